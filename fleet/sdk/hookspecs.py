@@ -1,0 +1,44 @@
+"""The hooks through which plugins take part, found by the entry point group `fleet.providers`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pluggy
+
+from fleet.sdk.provider import Provider
+
+PROJECT = "fleet"
+ENTRY_POINTS = "fleet.providers"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSetting:
+    """What a plugin is given to make a provider.
+
+    Attributes:
+        pool: the pool's name, for messages.
+        plugin_config: the pool's `plugin_config` table as written.
+        placements: every placement table of the pool; one without settings when the pool names none.
+        state_dir: a directory of this manager for what a built-in place keeps on this host.
+        store_id: the random identity of our store; goes on machines as the tag `fleet-store`.
+    """
+
+    pool: str
+    plugin_config: Mapping[str, Any]
+    placements: tuple[Mapping[str, Any], ...]
+    state_dir: str
+    store_id: str
+
+
+@hookspec(firstresult=True)
+def fleet_provider(plugin: str, setting: ProviderSetting) -> Provider | None:
+    """Make the provider for `plugin`, or return None when the name is not yours.
+
+    Raises:
+        BadParameters: `plugin_config` or a placement is wrong; the message names the key.
+    """
