@@ -1,0 +1,222 @@
+"""Rows of instances: every change of state goes through `move`, every removal through `remove`, the gate of law 1."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from fleet.model.ids import InstanceId, PoolName, RequestId
+from fleet.model.instance import Instance
+from fleet.model.lifecycle import ACTIVE_LEASE, INSTANCE_DEADLINES_S, InstanceState, check_instance
+from fleet.store.database import Tx
+from fleet.store.tables import instances, leases
+
+_ACTIVE = [state.value for state in ACTIVE_LEASE]
+
+
+def active_leases_of(instance_id: sa.ColumnElement[str] | str) -> sa.Select[int]:
+    """Counts the active leases of an instance."""
+    return (
+        sa.select(sa.func.count())
+        .select_from(leases)
+        .where(leases.c.instance_id == instance_id, leases.c.state.in_(_ACTIVE))
+    )
+
+
+def instances_in(
+    tx: Tx, pools: Iterable[str], states: Iterable[InstanceState], *, limit: int = 100_000
+) -> list[Instance]:
+    """The instances of `pools` that are in one of `states`, oldest first."""
+    query = (
+        sa.select(instances, active_leases_of(instances.c.instance_id).scalar_subquery().label("leases"))
+        .where(instances.c.pool.in_(list(pools)), instances.c.state.in_([s.value for s in states]))
+        .order_by(instances.c.created_at, instances.c.instance_id)
+        .limit(limit)
+    )
+    return [_value(row) for row in tx.sql.execute(query)]
+
+
+def instance(tx: Tx, instance_id: InstanceId) -> Instance | None:
+    """One instance; None when there is no such row."""
+    query = sa.select(instances, active_leases_of(instances.c.instance_id).scalar_subquery().label("leases")).where(
+        instances.c.instance_id == instance_id
+    )
+    row = tx.sql.execute(query).one_or_none()
+    return None if row is None else _value(row)
+
+
+def _value(row: Any) -> Instance:
+    return Instance(
+        instance_id=InstanceId(row.instance_id),
+        pool=PoolName(row.pool),
+        request_id=RequestId(row.request_id),
+        placement=row.placement,
+        state=InstanceState(row.state),
+        state_at=row.state_at,
+        state_by=row.state_by,
+        created_at=row.created_at,
+        machine_id=row.machine_id,
+        observed=row.observed,
+        missed_listings=row.missed_listings,
+        address=json.loads(row.address or "{}"),
+        host_keys=tuple(json.loads(row.host_keys or "[]")),
+        facts=json.loads(row.facts or "{}"),
+        unreachable_since=row.unreachable_since,
+        unhealthy=row.unhealthy,
+        due_at=row.due_at,
+        attempts=row.attempts,
+        leases=row.leases,
+    )
+
+
+def add(
+    tx: Tx,
+    *,
+    instance_id: str,
+    pool: str,
+    request_id: str,
+    placement: str,
+    settings_version: int,
+    reason: str,
+    state: InstanceState = InstanceState.REQUESTED,
+    **columns: Any,
+) -> None:
+    """Add an instance; the intent to have it stands in its request."""
+    tx.sql.execute(
+        sa.insert(instances).values(
+            instance_id=instance_id,
+            pool=pool,
+            request_id=request_id,
+            placement=placement,
+            settings_version=settings_version,
+            state=state.value,
+            state_at=tx.now,
+            state_by=_deadline(tx, state),
+            created_at=tx.now,
+            **columns,
+        )
+    )
+    tx.journal("instance", instance_id, "wanted", reason, new=state.value, pool=pool, instance_id=instance_id)
+
+
+def _deadline(tx: Tx, state: InstanceState) -> Any:
+    seconds = INSTANCE_DEADLINES_S.get(state)
+    return None if seconds is None else tx.now + timedelta(seconds=seconds)
+
+
+def move(
+    tx: Tx,
+    instance_id: InstanceId | str,
+    new: InstanceState,
+    *,
+    stimulus: str,
+    reason: str,
+    only_from: Iterable[InstanceState] = (),
+    **columns: Any,
+) -> bool:
+    """Bring an instance into another state; False when it is not in one of `only_from` any more.
+
+    Raises:
+        IllegalTransition: the life-cycle has no such change.
+    """
+    assert new is not InstanceState.DELETING, "removal has one gate: remove()"
+    return _move(tx, str(instance_id), new, stimulus=stimulus, reason=reason, only_from=only_from, columns=columns)
+
+
+def _move(
+    tx: Tx,
+    instance_id: str,
+    new: InstanceState,
+    *,
+    stimulus: str,
+    reason: str,
+    only_from: Iterable[InstanceState],
+    columns: dict[str, Any],
+) -> bool:
+    row = tx.sql.execute(
+        sa.select(instances.c.state, instances.c.pool).where(instances.c.instance_id == instance_id).with_for_update()
+    ).one_or_none()
+    if row is None:
+        return False
+    old = InstanceState(row.state)
+    allowed = tuple(only_from)
+    if allowed and old not in allowed:
+        return False
+    check_instance(instance_id, old, new)
+    tx.sql.execute(
+        sa.update(instances)
+        .where(instances.c.instance_id == instance_id)
+        .values(
+            **{
+                "state": new.value,
+                "state_at": tx.now,
+                "state_by": _deadline(tx, new),
+                "due_at": None,
+                "attempts": 0,
+                **columns,
+            }
+        )
+    )
+    tx.journal(
+        "instance",
+        instance_id,
+        stimulus,
+        reason,
+        old=old.value,
+        new=new.value,
+        pool=row.pool,
+        instance_id=instance_id,
+    )
+    return True
+
+
+def remove(tx: Tx, instance_id: InstanceId | str, *, stimulus: str, reason: str, force: bool = False) -> bool:
+    """Send an instance to its end, unless a job holds it: the one gate through which every removal goes (law 1).
+
+    False when a lease is active (and `force`, a person's word, is not given) or the instance is on its way already.
+    """
+    # the row is locked first: a grant that comes at the same moment waits, and then finds no ready instance
+    row = tx.sql.execute(
+        sa.select(instances.c.state).where(instances.c.instance_id == instance_id).with_for_update()
+    ).one_or_none()
+    if row is None or row.state in (InstanceState.DELETING.value, InstanceState.GONE.value):
+        return False
+    if not force and tx.sql.execute(active_leases_of(str(instance_id))).scalar_one():
+        return False
+    return _move(
+        tx,
+        str(instance_id),
+        InstanceState.DELETING,
+        stimulus=stimulus,
+        reason=reason,
+        only_from=(),
+        columns={"end_reason": reason},
+    )
+
+
+def update(tx: Tx, instance_id: InstanceId | str, **columns: Any) -> None:
+    """Change what is no state: an address, facts, when to try again."""
+    tx.sql.execute(sa.update(instances).where(instances.c.instance_id == instance_id).values(**columns))
+
+
+def blame(tx: Tx, instance_id: InstanceId | str, reason: str) -> None:
+    """Give this instance no further job; planning drains it."""
+    changed = tx.sql.execute(
+        sa.update(instances)
+        .where(instances.c.instance_id == instance_id, instances.c.unhealthy.is_(None))
+        .values(unhealthy=reason)
+        .returning(instances.c.pool)
+    ).one_or_none()
+    if changed is not None:
+        tx.journal(
+            "instance",
+            str(instance_id),
+            "unhealthy",
+            reason,
+            pool=changed.pool,
+            instance_id=str(instance_id),
+        )
