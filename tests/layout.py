@@ -41,9 +41,7 @@ def breaches_of(path: pathlib.Path) -> tuple[list[str], int]:
         return found, 0
     lines = text.count("\n")
     found += [
-        f"{name}: {lines} lines, at most {limit}"
-        for at, limit in LIMITS
-        if name.startswith(at) and lines > limit
+        f"{name}: {lines} lines, at most {limit}" for at, limit in LIMITS if name.startswith(at) and lines > limit
     ]
     if path.stem in BANNED:
         found.append(f"{name}: a file named {path.stem!r} has no one concept")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 
-SPEC = importlib.util.spec_from_file_location(
-    "layout", pathlib.Path(__file__).resolve().parents[1] / "layout.py"
-)
+SPEC = importlib.util.spec_from_file_location("layout", pathlib.Path(__file__).resolve().parents[1] / "layout.py")
 layout = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(layout)
 
