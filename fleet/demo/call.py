@@ -51,10 +51,17 @@ class Call:
             self.state.violations.record(slug, self.job_id, detail)
         return bool(found)
 
+    def content(self) -> bytes:
+        """The whole body; a client that broke off in the middle of it gets no answer."""
+        data = self.request.get_data()
+        if len(data) < (self.request.content_length or 0):
+            raise DroppedError
+        return data
+
     def body(self) -> dict[str, Any]:
         """The JSON object of the body; anything else is a breach and an empty object."""
         try:
-            parsed = json.loads(self.request.get_data() or b"{}")
+            parsed = json.loads(self.content() or b"{}")
         except ValueError:
             parsed = None
         if not isinstance(parsed, dict):

@@ -68,7 +68,7 @@ def append_trace(call: Call) -> Response:
     """PATCH jobs/:id/trace."""
     token = call.request.headers.get("JOB-TOKEN")
     call.blame(job_token_breaches("trace", token, None))
-    chunk = call.request.get_data()
+    chunk = call.content()
     with call.state.lock:
         opened = _open(call, token)
         if isinstance(opened, Response):
