@@ -91,6 +91,7 @@ class Application:
         if endpoint == "control":
             return self._serve_control(request, arguments["verb"])
         if self._state.in_outage():
+            self._note_attempt(arguments.get("job_id"))
             raise DroppedError
         call = Call(
             state=self._state,
@@ -112,6 +113,13 @@ class Application:
         except (NotFound, MethodNotAllowed):
             return "unknown", {}
         return str(endpoint), dict(arguments)
+
+    def _note_attempt(self, job_id: int | None) -> None:
+        """A call that the outage refused may have been the acknowledgement; its client may go on without."""
+        with self._state.lock:
+            job = self._state.jobs.get(job_id or 0)
+            if job is not None and job.attempt is not None:
+                job.attempt.ack_was_tried = True
 
     def _serve_call(self, call: Call, arguments: dict[str, Any]) -> Response:
         body: dict[str, Any] = {}

@@ -7,6 +7,7 @@ Rule: the same verbs serve a test in the same process and one over HTTP, so both
 from __future__ import annotations
 
 import base64
+import collections
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -167,6 +168,11 @@ class Console:
         with self._state.lock:
             return [dataclasses.asdict(job.view()) for job in self._state.jobs.values()]
 
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        with self._state.lock:
+            return dict(collections.Counter(str(job.state) for job in self._state.jobs.values()))
+
     def trace(self, *, job_id: int) -> str:
         """The stored trace in base64."""
         with self._state.lock:
@@ -186,10 +192,22 @@ class Console:
     def wait_for_trace(self, *, job_id: int, text: str, timeout: float) -> bool:
         """Whether this text came to stand in the job's trace in time."""
         state, wanted = self._state, text.encode()
+        looked_to = 0
         with state.lock:
             trace = state.jobs[job_id].trace
-            state.changed.wait_for(lambda: state.stopping.is_set() or wanted in trace.data, timeout)
-            return wanted in trace.data
+
+            def is_there() -> bool:
+                nonlocal looked_to
+                # only what is new is searched: a trace may be 500 MB and grow every second
+                begin = max(0, min(looked_to, trace.size) - len(wanted))
+                looked_to = trace.size
+                return trace.data.find(wanted, begin) >= 0
+
+            by = time.monotonic() + timeout
+            while not (found := is_there()) and not state.stopping.is_set():
+                if not state.changed.wait(by - time.monotonic()):
+                    return is_there()
+            return found
 
     def violations(self) -> list[str]:
         """Every breach of the protocol so far."""

@@ -145,6 +145,10 @@ class Controls(abc.ABC):
         """All jobs, oldest first."""
         return [_job_view(each) for each in self.call("jobs")]
 
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        return dict(self.call("counts"))
+
     def trace(self, job_id: int) -> bytes:
         """The stored trace."""
         return base64.b64decode(self.call("trace", job_id=job_id))

@@ -21,6 +21,7 @@ from fleet.demo.payload import Payload
 from fleet.demo.traces import Trace
 
 EVENTS_KEPT = 5_000
+ROUTINE = frozenset({"trace", "touch", "range_refused", "final"})
 
 
 class JobState(enum.StrEnum):
@@ -157,7 +158,7 @@ class Job:
         """Write one line into the timeline; the first of each name is an instant of its own."""
         now = time.time()
         self.instants.setdefault(name, now)
-        if len(self.events) < EVENTS_KEPT:
+        if len(self.events) < EVENTS_KEPT or name not in ROUTINE:
             self.events.append((now, name, detail))
 
     def assign(self, *, runner_id: int, system_id: str, features: dict[str, Any], at: float) -> Attempt:

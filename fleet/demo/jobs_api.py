@@ -112,7 +112,8 @@ def _over(call: Call, job: Job, attempt: Attempt, word: FinalWord | None) -> Res
         if word is not None and word == job.final_word and attempt.repeats_allowed > 0:
             attempt.repeats_allowed -= 1
         else:
-            call.blame([("call_after_end", f"{call.endpoint} after the job was {job.state}")])
+            end = "its hand-over was taken back" if attempt.superseded else f"the job was {job.state}"
+            call.blame([("call_after_end", f"{call.endpoint} after {end}")])
     if word is not None:
         _compare_final_words(call, job, word)
     attempt.told_over_at = time.monotonic()

@@ -149,6 +149,18 @@ def test_an_outage_resets_every_call_until_it_ends_and_control_goes_on(gitlab, r
     assert gitlab.violations() == []
 
 
+def test_an_acknowledgement_that_an_outage_swallowed_is_forgiven(gitlab, runner):
+    gitlab.enqueue(make_job())
+    job = runner.take()
+    gitlab.outage()
+    with pytest.raises(httpx.TransportError):
+        job.acknowledge()
+    gitlab.end_outage()
+    assert job.patch(b"on\n").status_code == 202
+    assert gitlab.counts() == {"running": 1}
+    assert gitlab.violations() == []
+
+
 def test_an_outage_can_have_a_length(gitlab, runner):
     gitlab.outage(0.3)
     with pytest.raises(httpx.TransportError):
