@@ -3,31 +3,39 @@
 On SQLite one thread writes. Work handed to `write` while it is busy is done together in one transaction, each piece
 in a savepoint of its own, so that a commit to disk is paid once for many (group commit). On PostgreSQL each piece is a
 transaction of its own on the caller's thread, tried again when the server asks for it. Either way `write` returns only
-when the work is durable, and a piece that raises leaves nothing behind.
+when the work is durable, and a piece that raises leaves nothing behind. Work may be run more than once, and only its
+last run counts: it keeps nothing outside the transaction but what it returns.
 
 No provider, SSH or HTTP call belongs inside `read` or `write`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from fleet.store.engine import StoreUnavailable, open_engine, unavailable, upgrade
+from fleet.store.engine import StoreUnavailable, open_engine, sqlite_code, translated, upgrade
 from fleet.store.journal import JournalLine, write_lines
 from fleet.store.seal import Seal
 
 T = TypeVar("T")
 Clock = Callable[[], datetime]
 BATCH = 64
-RETRIED = {"40001", "40P01"}  # serialization failure, deadlock: PostgreSQL asks to run the transaction again
+# PostgreSQL asks to run the transaction again (serialization failure, deadlock), or another manager has just made a row
+# that may be there once only (unique violation): run again, the work sees that row
+RETRIED = {"40001", "40P01", "23505"}
+ATTEMPTS = 5
+CLOSING_S = 10.0  # how long `close` waits for work that is under way
+# a mistake of one statement, after which SQLite's transaction stands: error, too big, constraint, mismatch, range
+OWN_FAULTS = {None, 1, 18, 19, 20, 25}
 
 
 class Tx:
@@ -72,6 +80,9 @@ class Store:
         self._work: queue.SimpleQueue[tuple[Callable[[Tx], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._closed = False
+        self._door = threading.Condition()  # counts who is inside; nobody comes in once the store is closed
+        self._busy = 0
+        self._inside = threading.local()
 
     @property
     def shared(self) -> bool:
@@ -88,34 +99,79 @@ class Store:
 
     def close(self) -> None:
         """Finish what was handed in, and let go of the database."""
-        self._closed = True
+        with self._door:
+            self._closed = True
+            self._door.wait_for(lambda: self._busy == 0, CLOSING_S)
         if self._writer is not None:
             self._work.put(None)
             self._writer.join()
             self._writer = None
         self.engine.dispose()
 
-    def read(self, work: Callable[[Tx], T]) -> T:
-        """Run `work` on one consistent snapshot."""
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._door:
+            if self._closed or (self._sqlite and self._writer is None):
+                raise StoreUnavailable("the store is closed")
+            self._busy += 1
         try:
-            with self._readers.begin() as sql:
-                return work(Tx(sql, self._now(sql), self.seal))
-        except (DBAPIError, sa.exc.TimeoutError) as exc:
-            raise self._translated(exc) from exc
+            yield
+        except SQLAlchemyError as exc:
+            raise translated(self.engine, exc) from exc
+        finally:
+            with self._door:
+                self._busy -= 1
+                self._door.notify_all()
+
+    def read(self, work: Callable[[Tx], T]) -> T:
+        """Run `work` on one consistent snapshot; what it changes is not kept."""
+        with self._at_work(), self._transaction(self._readers, keep=False) as tx:
+            return work(tx)
 
     def write(self, work: Callable[[Tx], T]) -> T:
         """Run `work` in a transaction; on return it is durable.
 
         Raises:
-            StoreUnavailable: nothing was changed; the database cannot be reached or written.
+            StoreUnavailable: the database cannot be reached or written. Nothing was changed, unless PostgreSQL was
+                lost while it answered the commit: so whoever tries again looks at the rows first.
+            StoreConflict: nothing was changed; a row that must be the only one is there already.
         """
-        if not self._sqlite:
-            return self._write_alone(work)
-        if self._closed or self._writer is None:
-            raise StoreUnavailable("the store is closed")
-        future: Future[T] = Future()
-        self._work.put((work, future))
-        return future.result()
+        if getattr(self._inside, "write", False):
+            raise RuntimeError("a write inside a write would wait for itself; hand the outer Tx on")
+        with self._at_work():
+            if not self._sqlite:
+                return self._write_alone(work)
+            future: Future[T] = Future()
+            self._work.put((work, future))
+            return future.result()
+
+    @contextlib.contextmanager
+    def _transaction(self, engine: sa.Engine, *, keep: bool) -> Iterator[Tx]:
+        """A transaction that is committed at the end of the block when it is to be kept, and else rolled back."""
+        sql, transaction, now = self._begun(engine)
+        with sql:
+            yield Tx(sql, now, self.seal)
+            if keep:
+                transaction.commit()
+
+    def _begun(self, engine: sa.Engine) -> tuple[sa.Connection, sa.RootTransaction, datetime]:
+        """Begin, and ask for the time: a pooled connection that died meanwhile shows here, and nothing is lost yet.
+
+        A ping before each transaction would notice as well, for one more round trip each.
+        """
+        last = False
+        while True:
+            sql = engine.connect()
+            try:
+                return sql, sql.begin(), self._now(sql)
+            except DBAPIError as exc:
+                sql.close()
+                if last or not exc.connection_invalidated:
+                    raise
+                last = True
+            except BaseException:
+                sql.close()
+                raise
 
     def _now(self, sql: sa.Connection) -> datetime:
         if self._sqlite:
@@ -124,18 +180,24 @@ class Store:
         return now
 
     def _write_alone(self, work: Callable[[Tx], T]) -> T:
-        for attempt in range(5):
+        attempt = 1
+        while True:
             try:
-                with self.engine.begin() as sql:
-                    tx = Tx(sql, self._now(sql), self.seal)
-                    result = work(tx)
-                    tx.finish()
-                return result
-            except (DBAPIError, sa.exc.TimeoutError) as exc:
-                state = getattr(getattr(exc, "orig", None), "sqlstate", None)
-                if state not in RETRIED or attempt == 4:
-                    raise self._translated(exc) from exc
-        raise AssertionError("unreachable")
+                with self._transaction(self.engine, keep=True) as tx:
+                    return self._run(work, tx)
+            except DBAPIError as exc:
+                if getattr(exc.orig, "sqlstate", None) not in RETRIED or attempt == ATTEMPTS:
+                    raise
+                attempt += 1
+
+    def _run(self, work: Callable[[Tx], T], tx: Tx) -> T:
+        self._inside.write = True
+        try:
+            result = work(tx)
+            tx.finish()
+        finally:
+            self._inside.write = False
+        return result
 
     def _write_for_all(self) -> None:
         last = False
@@ -161,10 +223,9 @@ class Store:
             with self.engine.connect().execution_options(sqlite_begin="IMMEDIATE") as sql, sql.begin():
                 for work, future in batch:
                     done.append((future, *self._piece(sql, work)))
-        except (DBAPIError, sa.exc.TimeoutError) as exc:
-            failure = self._translated(exc)
+        except Exception as exc:  # noqa: BLE001  the one writer outlives whatever went wrong; those who wait are told
             for _, future in batch:
-                future.set_exception(failure)
+                future.set_exception(translated(self.engine, exc))
             return
         for future, result, error in done:
             if error is None:
@@ -175,21 +236,12 @@ class Store:
     def _piece(self, sql: sa.Connection, work: Callable[[Tx], Any]) -> tuple[Any, BaseException | None]:
         sql.exec_driver_sql("SAVEPOINT piece")
         try:
-            tx = Tx(sql, self._clock(), self.seal)
-            result = work(tx)
-            tx.finish()
-        except OperationalError:
-            raise  # the disk or the file: nothing in this transaction can be trusted
-        except BaseException as exc:  # noqa: BLE001  whatever it is, it belongs to the caller that waits for it
+            result = self._run(work, Tx(sql, self._clock(), self.seal))
+        except BaseException as exc:
+            if isinstance(exc, DBAPIError) and sqlite_code(exc) not in OWN_FAULTS:
+                raise  # the disk or the file: nothing in this transaction can be trusted
             sql.exec_driver_sql("ROLLBACK TO piece")
             sql.exec_driver_sql("RELEASE piece")
-            return None, exc
+            return None, translated(self.engine, exc) if isinstance(exc, SQLAlchemyError) else exc
         sql.exec_driver_sql("RELEASE piece")
         return result, None
-
-    def _translated(self, exc: Exception) -> Exception:
-        if isinstance(exc, (OperationalError, sa.exc.TimeoutError, sa.exc.InterfaceError)):
-            if isinstance(exc, DBAPIError):
-                return unavailable(self.engine, exc)
-            return StoreUnavailable(f"no free connection to the database within its time: {exc}")
-        return exc

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import sqlite3
 from typing import Any
 
 import alembic.command
@@ -17,6 +19,16 @@ from fleet.sdk import FleetError
 
 PACKAGED = pathlib.Path(__file__).with_name("migrations")
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2] / "migrations"
+# a peer that is gone without a word is noticed within half a minute
+POSTGRES_CONNECT = {
+    "connect_timeout": 10,
+    "application_name": "fleetctl",
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+LIMITS = (("lock_timeout", "20s"), ("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "30s"))
 
 
 class StoreError(FleetError):
@@ -31,6 +43,18 @@ class StoreUnavailable(StoreError):
     slug = "store_unavailable"
 
 
+class StoreConflict(StoreError):
+    """A row that must be the only one of its kind is there already, or one that it refers to is not."""
+
+    slug = "store_conflict"
+
+
+class StoreDamaged(StoreError):
+    """The file is not a database, or not a whole one any more."""
+
+    slug = "store_damaged"
+
+
 class StoreTooNew(StoreError):
     """The database was written by a newer fleet."""
 
@@ -41,32 +65,44 @@ def open_engine(url: str) -> sa.Engine:
     """Make an engine for `sqlite:///path` or `postgresql://...`; connects to nothing yet."""
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as exc:
+    except (sa.exc.ArgumentError, ValueError) as exc:
         raise StoreError(
             "[fleet] database is not a URL; write sqlite:////var/lib/fleet/fleet.db or postgresql://user@host/name"
         ) from exc
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed)
     if parsed.get_backend_name() == "postgresql":
-        return sa.create_engine(
+        engine = sa.create_engine(
             parsed.set(drivername="postgresql+psycopg"),
+            isolation_level="READ COMMITTED",  # the locks are written for it, whatever the server's default is
             pool_size=8,
             max_overflow=2,
-            pool_pre_ping=False,
             pool_recycle=1800,
-            connect_args={"connect_timeout": 10, "application_name": "fleetctl"},
+            connect_args=POSTGRES_CONNECT,
         )
+        event.listen(engine, "connect", _limit_waiting)
+        return engine
     raise StoreError(
         f"[fleet] database names {parsed.get_backend_name()}; fleet keeps its state in sqlite or postgresql"
     )
 
 
+def _limit_waiting(connection: Any, _record: Any) -> None:
+    # A manager that stands still inside a transaction must not hold its locks for ever: the server ends it, and the
+    # others go on. Set here and not in the connection string, which is the person's and which some poolers refuse.
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in LIMITS))
+    connection.commit()
+
+
 def _sqlite(url: sa.URL) -> sa.Engine:
     if not url.database or url.database == ":memory:":
         raise StoreError("[fleet] database must be a file: what is only in memory would not survive the manager")
-    pathlib.Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(
-        url, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=8, max_overflow=8
+        url.set(drivername="sqlite"),
+        connect_args={"timeout": 30, "check_same_thread": False},
+        pool_size=8,
+        max_overflow=8,
     )
 
     @event.listens_for(engine, "connect")
@@ -86,7 +122,8 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 
 def _alembic(connection: sa.Connection | None = None) -> alembic.config.Config:
     config = alembic.config.Config()
-    config.set_main_option("script_location", str(PACKAGED if PACKAGED.is_dir() else CHECKOUT))
+    place = PACKAGED if PACKAGED.is_dir() else CHECKOUT
+    config.set_main_option("script_location", str(place).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
@@ -104,7 +141,7 @@ def current(engine: sa.Engine) -> str | None:
         with engine.connect() as connection:
             return alembic.runtime.migration.MigrationContext.configure(connection).get_current_revision()
     except DBAPIError as exc:
-        raise unavailable(engine, exc) from exc
+        raise translated(engine, exc) from exc
 
 
 def upgrade(engine: sa.Engine) -> bool:
@@ -113,7 +150,10 @@ def upgrade(engine: sa.Engine) -> bool:
     Raises:
         StoreTooNew: the database knows a revision that this program does not.
         StoreUnavailable: it cannot be reached or written.
+        StoreDamaged: the file is no database.
     """
+    if engine.dialect.name == "sqlite":
+        _make_file(pathlib.Path(engine.url.database or ""))
     at = current(engine)
     known = {script.revision for script in alembic.script.ScriptDirectory.from_config(_alembic()).walk_revisions()}
     if at is not None and at not in known:
@@ -124,11 +164,24 @@ def upgrade(engine: sa.Engine) -> bool:
     if at == head():
         return False
     try:
-        with engine.connect() as connection:
+        with engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection:
             _upgrade(connection)
     except DBAPIError as exc:
-        raise unavailable(engine, exc) from exc
+        raise translated(engine, exc) from exc
     return True
+
+
+def _make_file(path: pathlib.Path) -> None:
+    """Make the file, for nobody else to read: SQLite gives its journals the same mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"the database file {path} cannot be made: {exc.strerror}; "
+            "set [fleet] database to a place that fleetctl may write"
+        ) from exc
 
 
 def _upgrade(connection: sa.Connection) -> None:
@@ -137,17 +190,54 @@ def _upgrade(connection: sa.Connection) -> None:
     if sqlite:
         # a table rebuilt with foreign keys on would delete what refers to it: off, before the transaction starts
         raw.execute("PRAGMA foreign_keys=OFF")
-    with connection.begin():
-        if not sqlite:
-            # two managers that start together: one upgrades, the other waits and finds nothing to do
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4711001)")
-        alembic.command.upgrade(_alembic(connection), "head")
-    if sqlite:
-        raw.execute("PRAGMA foreign_keys=ON")
+    try:
+        # two managers that start together: one upgrades, the other waits (here, or at BEGIN) and finds nothing to do
+        with connection.begin():
+            if not sqlite:
+                connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4711001)")
+            alembic.command.upgrade(_alembic(connection), "head")
+    finally:
+        if sqlite:
+            raw.execute("PRAGMA foreign_keys=ON")
 
 
-def unavailable(engine: sa.Engine, exc: DBAPIError) -> StoreUnavailable:
-    """Say for people which database failed and how, without its password."""
+def sqlite_code(exc: DBAPIError) -> int | None:
+    """SQLite's primary result code; None when the error is not SQLite's own."""
+    code: int | None = getattr(exc.orig, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+# what SQLite's codes mean for a person
+ADVICE = {
+    sqlite3.SQLITE_FULL: "nothing was changed; free space on its disk, and fleetctl goes on by itself",
+    sqlite3.SQLITE_IOERR: "nothing was changed; look at the disk that it is on",
+    sqlite3.SQLITE_READONLY: "let fleetctl's user write the file and its directory, on a disk mounted for writing",
+    sqlite3.SQLITE_CANTOPEN: "let fleetctl's user write the file and its directory, on a disk mounted for writing",
+    sqlite3.SQLITE_BUSY: "another program holds it: is a second fleetctl, or an sqlite3 shell, at work on it?",
+    sqlite3.SQLITE_CORRUPT: "restore it from a backup",
+    sqlite3.SQLITE_NOTADB: "name another file in [fleet] database, or restore this one from a backup",
+}
+DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+READ_ONLY_SERVER = "25006"
+
+
+def translated(engine: sa.Engine, exc: Exception) -> Exception:
+    """What went wrong, in the store's own words and without the password; an error that is not SQL's is left alone."""
     where = engine.url.render_as_string(hide_password=True)
-    first = str(exc.orig).strip().splitlines()
-    return StoreUnavailable(f"the database {where} cannot be used: {first[0] if first else exc}")
+    if isinstance(exc, sa.exc.TimeoutError):
+        return StoreUnavailable(f"the database {where} has no free connection; its work takes too long: {exc}")
+    if not isinstance(exc, DBAPIError):
+        return exc
+    lines = str(exc.orig).strip().splitlines()
+    advice = ADVICE.get(sqlite_code(exc) or 0)
+    message = f"the database {where} cannot be used: {lines[0] if lines else exc}" + (f"; {advice}" if advice else "")
+    if sqlite_code(exc) in DAMAGE:
+        return StoreDamaged(message)
+    if isinstance(exc, sa.exc.IntegrityError):
+        return StoreConflict(f"the database {where} refused a row: {lines[0] if lines else exc}")
+    lost = exc.connection_invalidated or getattr(exc.orig, "sqlstate", None) == READ_ONLY_SERVER
+    if lost or isinstance(exc, (sa.exc.OperationalError, sa.exc.InterfaceError)) or advice:
+        return StoreUnavailable(message)
+    return StoreError(message)

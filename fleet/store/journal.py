@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from fleet.store.tables import journal
 
+LONGEST = 4000  # characters of a reason; a machine may say more than anyone will read
 COLUMNS = ("old", "new", "pool", "job_key", "instance_id")
 
 
@@ -34,6 +35,11 @@ class JournalLine:
     seq: int = 0
 
 
+def _writable(reason: str) -> str:
+    """What comes from machines and providers may hold what no database takes: NUL, and halves of characters."""
+    return reason[:LONGEST].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")[:LONGEST]
+
+
 def write_lines(sql: sa.Connection, lines: Sequence[JournalLine]) -> None:
     """Append `lines`."""
     if not lines:
@@ -44,7 +50,7 @@ def write_lines(sql: sa.Connection, lines: Sequence[JournalLine]) -> None:
             "kind": line.kind,
             "object_id": line.object_id,
             "stimulus": line.stimulus,
-            "reason": line.reason,
+            "reason": _writable(line.reason),
             **{name: line.more.get(name) for name in COLUMNS},
         }
         for line in lines
