@@ -22,8 +22,10 @@ from fleet.sdk.provider import (
     HostKey,
     Machine,
     MachineState,
+    PipeEndpoint,
     Provider,
     ProviderInfo,
+    SshEndpoint,
 )
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Machine",
     "MachineState",
     "OutOfCapacity",
+    "PipeEndpoint",
     "Provider",
     "ProviderError",
     "ProviderInfo",
@@ -48,6 +51,7 @@ __all__ = [
     "ProviderUnavailable",
     "QuotaExceeded",
     "Scope",
+    "SshEndpoint",
     "Throttled",
     "hookimpl",
 ]

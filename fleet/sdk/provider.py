@@ -105,6 +105,44 @@ class CreateRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SshEndpoint:
+    """How a given host is reached and entered, where that stands in `plugin_config` and not in the pool's own keys.
+
+    Attributes:
+        host: name or address.
+        port: the SSH port.
+        user: login user; None: the pool's.
+        key_path: a file with our private key; None: the pool's.
+        password: instead of a key.
+        host_keys: public key lines; the host must show one of them.
+        known_hosts_file: more of them.
+        trust_on_first_use: with no host key known, take the first one shown.
+        jump: hosts to go through, the outermost first.
+    """
+
+    host: str
+    port: int = 22
+    user: str | None = None
+    key_path: str | None = None
+    password: str | None = field(default=None, repr=False)
+    host_keys: tuple[str, ...] = ()
+    known_hosts_file: str | None = None
+    trust_on_first_use: bool = False
+    jump: tuple[SshEndpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipeEndpoint:
+    """The manager's own host: the agent is a child process, spoken to over a pipe and without SSH.
+
+    Attributes:
+        home: the agent's home directory.
+    """
+
+    home: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """One machine as the provider's listing shows it.
 
@@ -119,6 +157,7 @@ class Machine:
         host_key: the machine's public host key, from a source that only the provider controls.
         placement: the name of the placement it is in, when the tags say so.
         reason: what the provider says of a failed or vanished machine.
+        endpoint: the whole way in, when it is more than address, port, user and host key; then it is used instead.
     """
 
     machine_id: str
@@ -131,6 +170,7 @@ class Machine:
     host_key: str | None = None
     placement: str | None = None
     reason: str | None = None
+    endpoint: SshEndpoint | PipeEndpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
