@@ -1,0 +1,95 @@
+"""What the pure part of execution is told: about the runner, the machine and the lease.
+
+Rule: facts are plain values, gathered by whoever calls `render`; nothing here looks anything up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerFacts:
+    """One `[[runners]]` entry, as far as a job can feel it.
+
+    Attributes:
+        shell: `bash` or `sh`; None takes bash where the machine has it.
+        user: who runs the scripts; None is the agent's own user.
+        login: start the shell as a login shell, as GitLab Runner does for its shell-like executors.
+        builds_dir: relative paths, and None, are below the home of the job's user.
+        clean_git_config: None lets the executor and the git strategy decide.
+        use_common_build_dir: set it only where a machine serves one job in its life.
+        tls_ca: PEM text, as are `tls_cert` and `tls_key`; empty where there is nothing to say.
+    """
+
+    name: str
+    short_token: str
+    runner_id: int
+    system_id: str
+    version: str
+    server_url: str
+    revision: str = ""
+    executable_arch: str = "linux/amd64"
+    manager_host: str = ""
+    executor: str = "instance"
+    shell: str | None = None
+    user: str | None = None
+    login: bool = True
+    builds_dir: str | None = None
+    cache_dir: str | None = None
+    clone_url: str | None = None
+    environment: tuple[str, ...] = field(default=(), repr=False)
+    feature_flags: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    pre_get_sources_script: str = field(default="", repr=False)
+    post_get_sources_script: str = field(default="", repr=False)
+    pre_build_script: str = field(default="", repr=False)
+    post_build_script: str = field(default="", repr=False)
+    custom_build_dir: bool = False
+    output_limit_kib: int = 4096
+    debug_trace_disabled: bool = False
+    clean_git_config: bool | None = None
+    safe_directory_checkout: bool = False
+    get_sources_timeout_s: float | None = None
+    prepare_timeout_s: float | None = None
+    use_common_build_dir: bool = False
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFacts:
+    """The machine of the lease, mostly from the agent's `hello` and `user`.
+
+    Attributes:
+        home: of the job's user.
+        user: the agent's own user.
+        shells: names or paths.
+        git: its version, None where there is no git.
+    """
+
+    instance_id: str
+    home: str
+    user: str = ""
+    is_root: bool = False
+    git: str | None = None
+    git_lfs: bool = False
+    shells: tuple[str, ...] = ("bash", "sh")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseFacts:
+    """The slot that the job holds.
+
+    Attributes:
+        disposable: the machine is deleted after this job.
+        correlation_id: of the request that brought the job; git passes it on to Gitaly.
+    """
+
+    lease_id: str
+    concurrent_id: int
+    project_concurrent_id: int
+    disposable: bool = False
+    correlation_id: str = ""

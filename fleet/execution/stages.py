@@ -1,0 +1,156 @@
+"""The stages of a job in the shell manner, as the job file lists them.
+
+Rule: kinds, names and titles are those of GitLab's log; a stage with nothing to do has an empty script and is not run.
+Only the stages that run the user's words, or git, get the variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.execution import sources
+from fleet.execution.facts import RunnerFacts
+from fleet.execution.git_wishes import GitWishes
+from fleet.execution.layout import Layout
+from fleet.execution.scripts import ShellManner
+from fleet.execution.shell_text import quote, say
+from fleet.execution.timeouts import ScriptTimeouts, attempts, within_job
+from fleet.execution.variables import Variables
+from fleet.gitlab.failure_reasons import FailureReason
+from fleet.gitlab.payload import JobPayload, Step
+
+AFTER_SCRIPT = "after_script"
+
+Stage = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageInputs:
+    """What the stages are written from."""
+
+    payload: JobPayload
+    runner: RunnerFacts
+    variables: Variables
+    flags: Mapping[str, bool]
+    layout: Layout
+    wishes: GitWishes
+    manner: ShellManner
+    timeouts: ScriptTimeouts
+
+
+def stages_of(given: StageInputs) -> list[Stage]:
+    """All stages, in the order of the job file."""
+    steps = [step for step in given.payload.steps if step.name != AFTER_SCRIPT]
+    return [
+        _prepare(given),
+        _get_sources(given),
+        *(_step(given, step) for step in steps),
+        _after_script(given),
+        _cleanup(given),
+    ]
+
+
+def _stage(name: str, kind: str, script: str, title: str, **special: Any) -> Stage:
+    plain: Stage = {
+        "name": name, "kind": kind, "script": script, "title": title, "section": True, "attempts": 1,
+        "before_retry": "", "timeout_s": None, "ignore_errors": False,
+        "exit_reason": FailureReason.SCRIPT_FAILURE.value,
+    }  # fmt: skip
+    return plain | special
+
+
+def _prepare(given: StageInputs) -> Stage:
+    via = f" via {given.runner.manager_host}" if given.runner.manager_host else ""
+    script = given.manner.program(
+        [f"printf 'Running on %s%s...\\n' \"$(uname -n)\" {quote(via)}"], with_variables=False
+    )
+    return _stage(
+        "prepare_script",
+        "prepare",
+        script,
+        "Preparing environment",
+        exit_reason=FailureReason.RUNNER_SYSTEM_FAILURE.value,
+    )
+
+
+def _get_sources(given: StageInputs) -> Stage:
+    manner, runner = given.manner, given.runner
+    before = manner.commands(_texts(runner.pre_get_sources_script), prefix="pre_get_sources_script")
+    before += manner.commands(_hook(given.payload, "pre_get_sources_script"), prefix="hook_pre_get_sources")
+    after = manner.commands(_hook(given.payload, "post_get_sources_script"), prefix="hook_post_get_sources")
+    after += manner.commands(_texts(runner.post_get_sources_script), prefix="post_get_sources_script")
+    bring = sources.source_lines(given.wishes, given.layout)
+    lacks_git = sources.needs_git(given.wishes) and not given.wishes.has_git
+    reason = FailureReason.RUNNER_SYSTEM_FAILURE if lacks_git else FailureReason.SCRIPT_FAILURE
+    return _stage(
+        "get_sources",
+        "get_sources",
+        manner.program([*before, *bring, *after]),
+        "Getting source from Git repository",
+        attempts=attempts(given.variables.get("GET_SOURCES_ATTEMPTS")),
+        before_retry=manner.program(sources.clear_worktree_lines(given.layout), with_variables=False),
+        timeout_s=within_job(runner.get_sources_timeout_s, given.payload.runner_info.timeout_s),
+        exit_reason=reason.value,
+    )
+
+
+def _step(given: StageInputs, step: Step) -> Stage:
+    name = f"step_{step.name or 'script'}"
+    return _stage(name, "step", _step_script(given, step), f'Executing "{name}" stage of the job script')
+
+
+def _step_script(given: StageInputs, step: Step) -> str:
+    if not step.script:
+        return ""
+    # the lines that GitLab itself writes for `release:` hold variables that no shell is to expand
+    script = [given.variables.expand(line) for line in step.script] if step.name == "release" else step.script
+    manner, runner = given.manner, given.runner
+    return manner.program(
+        [
+            f"cd {quote(given.layout.project)}",
+            *manner.commands(_texts(runner.pre_build_script), prefix="pre_build_script"),
+            *manner.commands(script, prefix="script_step"),
+            *manner.commands(_texts(runner.post_build_script), prefix="post_build_script"),
+        ]
+    )
+
+
+def _after_script(given: StageInputs) -> Stage:
+    script = [line for step in given.payload.steps if step.name == AFTER_SCRIPT for line in step.script]
+    body = [
+        f"cd {quote(given.layout.project)}",
+        say("Running after script..."),
+        *given.manner.commands(script, prefix="after_script_step"),
+    ]
+    return _stage(
+        AFTER_SCRIPT,
+        "after_script",
+        given.manner.program(body if script else []),
+        "Running after_script",
+        timeout_s=given.timeouts.after_script_s,
+        ignore_errors=given.variables.is_on("AFTER_SCRIPT_IGNORE_ERRORS", default=True),
+    )
+
+
+def _cleanup(given: StageInputs) -> Stage:
+    project, tmp = quote(given.layout.project), quote(given.layout.tmp)
+    body = [f"rm -rf -- {tmp}"]
+    if given.flags["FF_ENABLE_JOB_CLEANUP"]:
+        body += [f"if [ -d {project} ]; then", *sources.cleanup_lines(given.wishes, given.layout), "fi"]
+    return _stage(
+        "cleanup_file_variables",
+        "cleanup",
+        given.manner.program(body, with_variables=False),
+        "Cleaning up project directory and file based variables",
+        ignore_errors=True,
+    )
+
+
+def _texts(script: str) -> list[str]:
+    return [script] if script.strip() else []
+
+
+def _hook(payload: JobPayload, name: str) -> list[str]:
+    return [line for hook in payload.hooks if hook.name == name for line in hook.script]

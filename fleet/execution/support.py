@@ -1,0 +1,56 @@
+"""Refuses or warns about what a payload asks for and the shell manner does not do.
+
+Rule: what would make the job do something else than its author wrote is refused; what GitLab Runner's shell executor
+ignores is ignored; what is merely missing (cache, artifacts) is said in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fleet.execution.refused import unsupported
+from fleet.gitlab.payload import Image, JobPayload
+
+KNOWN_EXECUTOR_OPTIONS: Mapping[str, frozenset[str]] = {
+    "docker": frozenset(("platform", "user")),
+    "kubernetes": frozenset(("user",)),
+}
+
+
+def refuse_unsupported(payload: JobPayload) -> None:
+    """Raise `JobRefused` for what no stage could stand for."""
+    found = [
+        *(["run (native steps)"] if payload.run.strip() not in {"", "null", "[]"} else ()),
+        *(["inputs"] if payload.inputs else ()),
+        *(["secrets"] if payload.secrets else ()),
+        *_unknown_options("image", payload.image),
+        *(option for service in payload.services for option in _unknown_options(f"services:{service.name}", service)),
+    ]
+    if found:
+        raise unsupported(", ".join(found))
+
+
+def warnings_about(payload: JobPayload) -> list[str]:
+    """What the job goes without."""
+    found = []
+    if any(cache.paths or cache.untracked for cache in payload.cache):
+        found.append("this job has a cache: this runner does not handle caches yet, so none is restored or saved")
+    if payload.artifacts:
+        found.append("this job has artifacts: this runner does not handle artifacts yet, so none is uploaded")
+    if any(dependency.artifacts_file.filename for dependency in payload.dependencies):
+        found.append("this job wants artifacts of other jobs: this runner does not handle them yet, so none is fetched")
+    return found
+
+
+def _unknown_options(where: str, image: Image) -> Iterator[str]:
+    for executor, options in image.executor_opts.items():
+        known = KNOWN_EXECUTOR_OPTIONS.get(executor)
+        if known is None:
+            yield f"{where}: {executor}"
+        else:
+            yield from (f"{where}: {executor}: {name}" for name in _names(options) if name not in known)
+
+
+def _names(options: Any) -> Iterator[str]:
+    return iter(options) if isinstance(options, dict) else iter(())
