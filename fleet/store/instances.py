@@ -13,7 +13,7 @@ from fleet.model.ids import InstanceId, PoolName, RequestId
 from fleet.model.instance import Instance
 from fleet.model.lifecycle import ACTIVE_LEASE, INSTANCE_DEADLINES_S, InstanceState, check_instance
 from fleet.store.database import Tx
-from fleet.store.tables import instances, leases
+from fleet.store.tables import instances, jobs, leases
 
 _ACTIVE = [state.value for state in ACTIVE_LEASE]
 
@@ -86,20 +86,19 @@ def add(
     **columns: Any,
 ) -> None:
     """Add an instance; the intent to have it stands in its request."""
-    tx.sql.execute(
-        sa.insert(instances).values(
-            instance_id=instance_id,
-            pool=pool,
-            request_id=request_id,
-            placement=placement,
-            settings_version=settings_version,
-            state=state.value,
-            state_at=tx.now,
-            state_by=_deadline(tx, state),
-            created_at=tx.now,
-            **columns,
-        )
-    )
+    row = {
+        "instance_id": instance_id,
+        "pool": pool,
+        "request_id": request_id,
+        "placement": placement,
+        "settings_version": settings_version,
+        "state": state.value,
+        "state_at": tx.now,
+        "state_by": _deadline(tx, state),
+        "created_at": tx.now,
+        **columns,
+    }
+    tx.sql.execute(sa.insert(instances).values(**row))
     tx.journal("instance", instance_id, "wanted", reason, new=state.value, pool=pool, instance_id=instance_id)
 
 
@@ -157,6 +156,7 @@ def _move(
                 "state_by": _deadline(tx, new),
                 "due_at": None,
                 "attempts": 0,
+                **({"gone_at": tx.now} if new is InstanceState.GONE else {}),
                 **columns,
             }
         )
@@ -220,3 +220,35 @@ def blame(tx: Tx, instance_id: InstanceId | str, reason: str) -> None:
             pool=changed.pool,
             instance_id=str(instance_id),
         )
+
+
+def unnamed_of(tx: Tx, request_id: str) -> list[str]:
+    """The instances of a request that no machine is known for, in a fixed order."""
+    query = (
+        sa.select(instances.c.instance_id)
+        .where(
+            instances.c.request_id == request_id,
+            instances.c.machine_id.is_(None),
+            instances.c.state == InstanceState.REQUESTED.value,
+        )
+        .order_by(instances.c.instance_id)
+    )
+    return list(tx.sql.execute(query).scalars())
+
+
+def machines_of(tx: Tx, request_id: str) -> set[str]:
+    """The machines that instances of a request are known to be."""
+    query = sa.select(instances.c.machine_id).where(
+        instances.c.request_id == request_id, instances.c.machine_id.is_not(None)
+    )
+    return {machine_id for machine_id in tx.sql.execute(query).scalars() if machine_id is not None}
+
+
+def with_leases_of(tx: Tx, owner: str) -> set[str]:
+    """The instances that run jobs of a manager."""
+    query = (
+        sa.select(leases.c.instance_id)
+        .join(jobs, jobs.c.job_key == leases.c.job_key)
+        .where(leases.c.state.in_(_ACTIVE), jobs.c.owner == owner)
+    )
+    return set(tx.sql.execute(query).scalars())

@@ -47,7 +47,7 @@ def receive(
             project_id=project_id,
             name=name,
             token=tx.seal.close(token.encode()),
-            payload=payload,
+            payload=tx.seal.close(payload),
             state=JobState.RECEIVED.value,
             state_at=tx.now,
             received_at=tx.now,

@@ -70,6 +70,21 @@ def owe(tx: Tx, reservation_id: str, *, pool: str, runner_key: str, manager_id: 
     )
 
 
+def owe_again(tx: Tx, *, pool: str, runner_key: str, manager_id: str, job_key: str) -> None:
+    """The job lost its machine before it started: it is owed a slot again."""
+    tx.sql.execute(
+        sa.insert(reservations).values(
+            reservation_id=f"again-{job_key}-{tx.now.timestamp():.6f}",
+            pool=pool,
+            runner_key=runner_key,
+            manager_id=manager_id,
+            state="owed",
+            job_key=job_key,
+            created_at=tx.now,
+        )
+    )
+
+
 def forget_demand(tx: Tx, job_key: str) -> None:
     """The job needs no machine any more."""
     tx.sql.execute(sa.delete(reservations).where(reservations.c.job_key == job_key))
@@ -84,19 +99,29 @@ def _smallest_free(taken: Iterable[int]) -> int:
 
 
 def grant(tx: Tx, *, lease_id: str, job_key: str, instance_id: str, slot: int) -> Lease | None:
-    """Give a job its slot; None when the instance is not ready, or the job no longer waits.
+    """Give a job its slot; None when the instance is not ready and well, or the job no longer waits.
 
     The unique indexes on active leases make a second grant of the same slot or job fail, whoever tries.
     """
+    # the job is held so that it cannot end meanwhile, its pool so that nobody else takes the same numbers
+    job = tx.sql.execute(
+        sa.select(jobs.c.runner_key, jobs.c.project_id)
+        .join(pools, pools.c.pool == jobs.c.pool)
+        .where(jobs.c.job_key == job_key, jobs.c.state == "waiting")
+        .with_for_update()
+    ).one_or_none()
+    if job is None:
+        return None
     ready = tx.sql.execute(
         sa.update(instances)
-        .where(instances.c.instance_id == instance_id, instances.c.state == InstanceState.READY.value)
+        .where(
+            instances.c.instance_id == instance_id,
+            instances.c.state == InstanceState.READY.value,
+            instances.c.unhealthy.is_(None),
+        )
         .values(use_count=instances.c.use_count + 1, idle_since=None)
     )
-    job = tx.sql.execute(
-        sa.select(jobs.c.runner_key, jobs.c.project_id).where(jobs.c.job_key == job_key, jobs.c.state == "waiting")
-    ).one_or_none()
-    if ready.rowcount == 0 or job is None:
+    if ready.rowcount == 0:
         return None
     live = tx.sql.execute(
         sa.select(leases.c.concurrent_id, leases.c.project_id, leases.c.project_concurrent_id).where(
@@ -200,6 +225,10 @@ def move_lease(tx: Tx, lease_id: str, new: LeaseState, *, stimulus: str, reason:
         instance_id=row.instance_id,
     )
     if ended is not None:
+        # two last leases that end at one moment must see each other, or neither would call the instance idle
+        tx.sql.execute(
+            sa.select(instances.c.instance_id).where(instances.c.instance_id == row.instance_id).with_for_update()
+        )
         still = sa.select(leases.c.lease_id).where(leases.c.instance_id == row.instance_id, leases.c.state.in_(_ACTIVE))
         tx.sql.execute(
             sa.update(instances)

@@ -12,13 +12,19 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from fleet.model.ids import ManagerId
+from fleet.model.lifecycle import ACTIVE_LEASE
 from fleet.store.database import Tx
-from fleet.store.tables import OPEN, jobs, managers, pools, reservations, runners, stores
+from fleet.store.tables import OPEN, jobs, leases, managers, pools, reservations, runners, stores
 
 
 def store_identity(tx: Tx, fresh_id: str) -> str:
     """The store's random id; `fresh_id` becomes it on the first call."""
-    found: str | None = tx.sql.execute(sa.select(stores.c.store_id)).scalar()
+    mine = sa.select(stores.c.store_id)
+    found: str | None = tx.sql.execute(mine).scalar()
+    if found is None and tx.sql.dialect.name == "postgresql":
+        # two managers that start together on an empty database must come to one identity
+        tx.sql.exec_driver_sql("LOCK TABLE stores IN EXCLUSIVE MODE")
+        found = tx.sql.execute(mine).scalar()
     if found is None:
         tx.sql.execute(sa.insert(stores).values(store_id=fresh_id, created_at=tx.now, sweeping=True))
         tx.journal("store", fresh_id, "created", "the database was empty")
@@ -56,7 +62,7 @@ def begin_session(
         )
     )
     for table in (jobs, pools, runners):
-        where = sa.and_(table.c.owner == me, OPEN) if table is jobs else table.c.owner == me
+        where = sa.and_(table.c.owner == me, _unsettled()) if table is jobs else table.c.owner == me
         tx.sql.execute(sa.update(table).where(where).values(epoch=table.c.epoch + 1))
     # the polls of the earlier session died with it
     tx.sql.execute(sa.delete(reservations).where(reservations.c.manager_id == me, reservations.c.state == "asking"))
@@ -95,6 +101,12 @@ def _dead(owner: sa.Column[str | None] | sa.Column[str], tx: Tx) -> sa.ColumnEle
     return owner.not_in(alive)
 
 
+def _unsettled() -> sa.ColumnElement[bool]:
+    """Open, or ended with a machine that is not known to be clean: both need somebody to see to them."""
+    held = sa.select(leases.c.job_key).where(leases.c.state.in_([state.value for state in ACTIVE_LEASE]))
+    return sa.or_(OPEN, jobs.c.job_key.in_(held))
+
+
 def claim_pools(tx: Tx, me: ManagerId) -> dict[str, int]:
     """Claim every pool that nobody alive owns; pool -> epoch of all that are ours now."""
     tx.sql.execute(
@@ -107,10 +119,10 @@ def claim_pools(tx: Tx, me: ManagerId) -> dict[str, int]:
 
 
 def take_over_jobs(tx: Tx, me: ManagerId) -> list[str]:
-    """Make the open jobs of dead managers ours; returns their keys."""
+    """Make the jobs of dead managers ours that are open, or whose machine is not clean yet; returns their keys."""
     lost = tx.sql.execute(
         sa.update(jobs)
-        .where(OPEN, jobs.c.owner != me, _dead(jobs.c.owner, tx))
+        .where(_unsettled(), jobs.c.owner != me, _dead(jobs.c.owner, tx))
         .values(owner=me, epoch=jobs.c.epoch + 1)
         .returning(jobs.c.job_key)
     ).all()

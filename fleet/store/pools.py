@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from fleet.model.ids import PoolName, RequestId
 from fleet.model.instance import OpenRequest
 from fleet.store.database import Tx
-from fleet.store.tables import create_requests, instances, jobs, pools, runners
+from fleet.store.tables import cool_downs, create_requests, instances, jobs, pools, reservations, runners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +106,21 @@ def rename_pool(tx: Tx, old: str, new: str) -> bool:
         return False
     row = dict(next(row for row in there if row["pool"] == old))
     tx.sql.execute(sa.insert(pools).values(**{**row, "pool": new, "retired_at": None}))
-    for table in (instances, create_requests, jobs, runners):
+    for table in (instances, create_requests, jobs, runners, reservations):
         tx.sql.execute(sa.update(table).where(table.c.pool == old).values(pool=new))
+    _rename_cool_downs(tx, old, new)
     tx.sql.execute(sa.delete(pools).where(pools.c.pool == old))
     tx.journal("pool", new, "renamed", f"pool {old} is now called {new}", old=old, new=new, pool=new)
     return True
+
+
+def _rename_cool_downs(tx: Tx, old: str, new: str) -> None:
+    before, after = f"placement:{old}/", f"placement:{new}/"
+    for scope in tx.sql.execute(sa.select(cool_downs.c.scope)).scalars().all():
+        if scope.startswith(before):
+            tx.sql.execute(
+                sa.update(cool_downs).where(cool_downs.c.scope == scope).values(scope=after + scope[len(before) :])
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
