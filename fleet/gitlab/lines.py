@@ -127,7 +127,7 @@ class Lines:
             line.close()
             raise
         line.network.waiting = Waiting()
-        if waiting.left_at is None:
+        if waiting.stopped_at is None:
             self._keep(line)
         else:
             line.close()

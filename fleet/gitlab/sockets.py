@@ -5,10 +5,11 @@ nothing can end it, because a response object exists only after the headers have
 network of our own: sockets never block, and every wait is a `poll` on the socket *and* on the stop sign of the
 request in hand.
 
-When the sign is set while we wait for an answer, a job may already be on its way to us, and to drop it would leave
-it to GitLab's slow time-outs. So we first close only our half of the connection: the server sees that we leave and
-stops looking for a job, and what it sent before that still arrives. Nothing within `GRACE_S` means that nothing was
-sent; once a first byte has come, the rest gets `FINISH_S`.
+When the sign is set while we wait for an answer, a job may be on its way to us, or be about to be assigned; to drop
+it would leave it to GitLab's slow time-outs. So we leave in two steps. For `LISTEN_S` we only listen, because proxies
+and Workhorse drop what they are doing as soon as they see that the client has gone. Then we close our half of the
+connection: the server stops looking for a job, and what it sent before that still arrives, for `LEAVE_S`. Once a first
+byte has come, the rest gets `FINISH_S`.
 
 Rule: one connection serves one request at a time, and `Waiting` is that request's share of it. Name look-up is the
 one wait that cannot be cut short (the system's resolver decides how long it takes).
@@ -31,7 +32,8 @@ from typing_extensions import override
 
 from fleet.gitlab.cancel import Cancel
 
-GRACE_S = 0.2
+LISTEN_S = 0.1
+LEAVE_S = 0.1
 FINISH_S = 10.0
 KEEPALIVE_IDLE_S = 30
 TOGETHER_BYTES = 1 << 16
@@ -50,7 +52,8 @@ class Waiting:
     deadline: float | None = None  # on the monotonic clock, for the whole request
     may_linger: bool = False  # the request is sent, so an answer may be on its way
     heard: bool = False  # a first byte of the answer has come
-    left_at: float | None = None
+    stopped_at: float | None = None  # when the sign was seen
+    has_left: bool = False  # our half of the connection is closed
 
     def check(self) -> None:
         """Do not begin what is to be stopped."""
@@ -62,13 +65,14 @@ class Waiting:
         limits = [] if self.deadline is None else [self.deadline]
         if timeout_s is not None:
             limits.append(time.monotonic() + timeout_s)
-        if self.left_at is not None:
-            limits.append(self.left_at + (FINISH_S if self.heard else GRACE_S))
+        if self.stopped_at is not None:
+            more_s = FINISH_S if self.heard else LISTEN_S + LEAVE_S if self.has_left else LISTEN_S
+            limits.append(self.stopped_at + more_s)
         return min(limits, default=None)
 
     def ready(self, sock: socket.socket, events: int, until: float | None) -> bool:
-        """Wait for `events`; False when `until` has passed. A stop sign ends it with `Stopped`, or lets it linger."""
-        sign = self.cancel if self.cancel is not None and self.left_at is None else None
+        """Wait for `events`; False when it is no use to try again. A stop sign raises `Stopped`, or starts leaving."""
+        sign = self.cancel if self.stopped_at is None else None
         poller = select.poll()
         poller.register(sock, events)
         if sign is not None:
@@ -78,14 +82,27 @@ class Waiting:
         if sock.fileno() in found:
             return True
         if not found:
-            return False
+            return self._leaves(sock)
         if not self.may_linger:
             raise Stopped
-        self.left_at = time.monotonic()
+        self.stopped_at = time.monotonic()
+        return True
+
+    def _leaves(self, sock: socket.socket) -> bool:
+        """The time is over: close our half if we are leaving and have not done so; True then."""
+        if self.stopped_at is None or self.heard or self.has_left:
+            return False
+        self.has_left = True
         with contextlib.suppress(OSError):
-            # The plain socket's way: SSLSocket.shutdown would drop the TLS state that we still read with.
+            # The plain socket's way: SSLSocket.shutdown drops the TLS state that we still read with, and unwrap
+            # loses data that is on its way.
             socket.socket.shutdown(sock, socket.SHUT_WR)
-        return True  # try to read once more: what came in between counts
+        return True
+
+    @property
+    def is_given_up(self) -> bool:
+        """We stopped, and no answer had begun."""
+        return self.stopped_at is not None and not self.heard
 
 
 class Stream(httpcore.NetworkStream):
@@ -107,11 +124,11 @@ class Stream(httpcore.NetworkStream):
         try:
             data = self._insist(lambda: self._sock.recv(max_bytes), select.POLLIN, timeout)
         except OSError as exc:  # TimeoutError is one
-            if waiting.left_at is not None and not waiting.heard:
+            if waiting.is_given_up:
                 raise Stopped from exc
             error = httpcore.ReadTimeout if isinstance(exc, TimeoutError) else httpcore.ReadError
             raise error(_said(exc)) from exc
-        if not data and waiting.left_at is not None and not waiting.heard:
+        if not data and waiting.is_given_up:
             raise Stopped
         waiting.heard = True
         return data
@@ -179,7 +196,7 @@ class Stream(httpcore.NetworkStream):
                 wanted = events
             if not waiting.ready(self._sock, wanted, until):
                 raise TimeoutError("it did not answer in time")
-            if waiting.left_at is not None:
+            if waiting.stopped_at is not None:
                 until = waiting.until(timeout_s)
 
 
