@@ -97,7 +97,7 @@ def build_info(
     shell: str,
     features: Collection[str],
     name: str = "gitlab-runner",
-    revision: str = "",
+    revision: str = "HEAD",
     labels: Mapping[str, str] | None = None,
     gpus: str = "",
 ) -> dict[str, Any]:

@@ -17,6 +17,11 @@ def test_it_promises_exactly_what_is_passed_in():
     assert set(features) == set(FEATURES)
 
 
+def test_no_text_that_gitlab_looks_at_is_empty():
+    found = info()
+    assert all(found[name] for name in ("name", "version", "revision", "platform", "architecture", "executor", "shell"))
+
+
 def test_a_misspelt_feature_is_noticed():
     with pytest.raises(ValueError, match="refspec"):
         build_info(version="1", executor="x", shell="bash", features={"refspec"})
