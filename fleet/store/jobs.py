@@ -83,9 +83,9 @@ def open_jobs(tx: Tx, owner: str, states: Iterable[JobState] = ()) -> list[Job]:
 
 
 def payload_of(tx: Tx, job_key: str) -> bytes:
-    """The payload as GitLab sent it."""
+    """The payload as GitLab sent it; empty when the job has ended."""
     sealed: bytes = tx.sql.execute(sa.select(jobs.c.payload).where(jobs.c.job_key == job_key)).scalar_one()
-    return tx.seal.open(sealed)
+    return tx.seal.open(sealed) if sealed else b""
 
 
 def _value(tx: Tx, row: Any) -> Job:

@@ -6,10 +6,12 @@ variable or private key.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import stat
+import tempfile
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -62,18 +64,28 @@ def key_from_file(path: pathlib.Path, *, create: bool) -> str:
     """Read the key file; make it with mode 0600 when it is absent and `create` is set."""
     try:
         if create and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(Fernet.generate_key() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            _make_key_file(path)
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise SealError(f"{path} may be read by others (mode {mode:o}); run: chmod 600 {path}")
-        return path.read_text(encoding="ascii")
+        return path.read_bytes().decode("ascii", "replace")
     except OSError as exc:
         raise SealError(
             f"the secret key file {path} cannot be used: {exc.strerror}; "
             "set [fleet] secret_key_file or FLEET_SECRET_KEY"
         ) from exc
+
+
+def _make_key_file(path: pathlib.Path) -> None:
+    """Whole or not at all, and never in the place of another: a store whose key is lost is lost."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(Fernet.generate_key() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was quicker: its key counts
+            os.link(fresh, path)
+    finally:
+        os.unlink(fresh)

@@ -43,3 +43,17 @@ def store(open_store: Callable[[], Store]) -> Store:
 def managers(store: Store, open_store: Callable[[], Store]) -> tuple[Store, ...]:
     """As many doors to one database as managers may share it: two on PostgreSQL, one on SQLite."""
     return (store, open_store()) if store.shared else (store,)
+
+
+@pytest.fixture
+def open_file() -> Iterator[Callable[[str], Store]]:
+    """Opens any database by its URL."""
+    made: list[Store] = []
+
+    def make(url: str) -> Store:
+        made.append(opened(url))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
