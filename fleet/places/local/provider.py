@@ -99,7 +99,8 @@ class LocalProvider:
         with _disk(self._root), locked(self._root):
             for machine_id in machine_ids:
                 record = Record(self._root, machine_id)
-                if record.exists:
+                # A machine that ends takes its directory with it, at any moment.
+                with contextlib.suppress(FileNotFoundError):
                     _let_go(record)
 
     def close(self) -> None:
@@ -207,6 +208,8 @@ def _machine(
 
 def _let_go(record: Record) -> None:
     """Ask for the end of a machine, or finish it when its process is no more. Needs the lock."""
+    if not record.exists:
+        return
     since = record.deleting_since()
     record.mark_deleting()
     if not record.is_alive():

@@ -42,12 +42,12 @@ class Server:
         self._setting = setting
         self._children = children
         self._host_key = paramiko.Ed25519Key.from_private_key(io.StringIO(setting.host_key))
-        self._transports: list[paramiko.Transport] = []
+        self._transports: list[_Transport] = []
 
     def serve(self, sock: socket.socket) -> None:
         """Take over one accepted connection."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        transport = paramiko.Transport(sock)
+        transport = _Transport(sock)
         transport.add_server_key(self._host_key)
         self._transports = [each for each in self._transports if each.is_active()]
         self._transports.append(transport)
@@ -66,10 +66,29 @@ class Server:
         return f"{self._host_key.get_name()} {self._host_key.get_base64()}"
 
 
+class _Transport(paramiko.Transport):  # type: ignore[misc]
+    """A connection that starts to relay a command only when the client has been told that it was started.
+
+    A short command could end first, and a client that sees the channel closed before the answer to its request takes
+    the request for refused.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.starting: list[_Relay] = []
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        super()._send_user_message(data)
+        if self.starting and threading.current_thread() is self:
+            starting, self.starting = self.starting, []
+            for relay in starting:
+                relay.start()
+
+
 class _Login(paramiko.ServerInterface):  # type: ignore[misc]
     """paramiko's questions about one connection."""
 
-    def __init__(self, setting: Setting, children: Children, transport: paramiko.Transport) -> None:
+    def __init__(self, setting: Setting, children: Children, transport: _Transport) -> None:
         self._setting = setting
         self._children = children
         self._transport = transport
@@ -98,7 +117,7 @@ class _Login(paramiko.ServerInterface):  # type: ignore[misc]
             )
         except (OSError, ValueError):
             return False
-        _Relay(channel, child).start()
+        self._transport.starting.append(_Relay(channel, child))
         return True
 
 
