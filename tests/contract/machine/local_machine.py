@@ -27,7 +27,7 @@ def until(what: Callable[[], Any], within_s: float = 20.0) -> Any:
     return found
 
 
-def is_zombie(pid: int) -> bool:
+def process_is_gone(pid: int) -> bool:
     found = process(pid)
     return found is None or found.is_zombie
 
@@ -73,7 +73,7 @@ class LocalMachine:
     def kill(self) -> None:
         """kill -9 of the machine's own process: what it started lives on."""
         os.kill(self.pid, signal.SIGKILL)
-        until(lambda: is_zombie(self.pid))
+        until(lambda: process_is_gone(self.pid))
 
     def __exit__(self, *_: object) -> None:
         until(self._gone)
