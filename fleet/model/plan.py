@@ -135,7 +135,8 @@ class Plan:
     """What to do with a pool now.
 
     Attributes:
-        ask_limit: how many `asking` reservations the pool may hold in total.
+        ask_limit: how many `asking` reservations the pool may hold in total; a poll that brings a job uses one up until
+            the next plan.
         waits: one for each job that has no slot after this plan.
         policy: index of the policy in force; None when none matches or the pool follows none.
         preemptive: jobs are asked for only where a ready slot is free.
@@ -157,15 +158,6 @@ class Plan:
     deletes: tuple[Delete, ...] = ()
     waits: tuple[Wait, ...] = field(default=(), repr=False)
     next_at: datetime | None = None
-
-    @property
-    def reservation_limit(self) -> int:
-        """How many reservations may stand without a lease, `asking` and `owed` together.
-
-        Unlike `ask_limit` it stays right while polls bring jobs and no plan has been made since: such a job only
-        changes the kind of its reservation.
-        """
-        return self.ask_limit + len(self.waits)
 
     @property
     def changes_nothing(self) -> bool:
