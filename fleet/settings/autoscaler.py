@@ -6,10 +6,12 @@ shared, time zones found and policies that can never hold left out, is in `pools
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from typing_extensions import override
 
 from fleet.settings.durations import Duration
 from fleet.settings.section import Count, Numbers, OptionalSecret, Section, Text, Texts
@@ -161,6 +163,11 @@ class PlacementTable(Section):
     """What one machine costs, for reports."""
     spot: bool = False
     """Ask for a spot (preemptible) machine."""
+
+    @override
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Without the plugin's keys, which may be secrets."""
+        return [(name, getattr(self, name)) for name in type(self).model_fields]
 
     def as_written(self) -> dict[str, Any]:
         """The table for the plugin: its name, whether it is spot, and every further key."""

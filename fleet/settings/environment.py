@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fleet.planning.periods import read_zone
 from fleet.settings.manager import LogFormat, LogLevel, OnTerm, address, log_level
 
 Env = Mapping[str, str]
@@ -116,10 +117,20 @@ def overrides(
 
 
 def local_timezone(env: Env) -> str:
-    """The IANA name of this host's zone; UTC when it has none."""
+    """The IANA name of this host's zone: `$TZ`, `/etc/localtime`, `/etc/timezone`; UTC when none of them has one."""
     name = env.get("TZ", "").lstrip(":")
-    if name and not name.startswith("/"):
-        return name
-    target = os.path.realpath(name or "/etc/localtime")
-    _, found, zone = target.partition("zoneinfo/")
-    return zone if found else "UTC"
+    linked = os.path.realpath(name if name.startswith("/") else "/etc/localtime").partition("zoneinfo/")[2]
+    try:
+        written = pathlib.Path("/etc/timezone").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        written = ""
+    found = (each for each in (name, linked, written) if each and not each.startswith("/") and _is_zone(each))
+    return next(found, "UTC")
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        read_zone(name)
+    except ValueError:
+        return False
+    return True

@@ -96,7 +96,7 @@ class GlobalTable(Section):
     shutdown_timeout: int = 30
     """Seconds that stopping may take when jobs are aborted; 0 or less means 30."""
     connection_max_age: Duration = timedelta(minutes=15)
-    """How long a kept-alive connection to GitLab is used again."""
+    """How long a kept-alive connection to GitLab is used again; 0 or less means without end."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels told to GitLab for every runner; a runner's own `labels` are laid over them."""
     user: Text = None

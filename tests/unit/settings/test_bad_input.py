@@ -195,6 +195,37 @@ def test_half_a_client_certificate_stops_the_entry(load_text, tmp_path: pathlib.
     assert "set both" in found
 
 
+def test_a_certificate_and_a_key_that_do_not_fit_stop_the_entry(load_text, tmp_path: pathlib.Path):
+    (tmp_path / "c.pem").write_text("x")
+    (tmp_path / "dir").mkdir()
+    text = RUNNER + '  tls-cert-file = "c.pem"\n  tls-key-file = "c.pem"\n' + POOL
+    assert "are not a certificate and its key" in stops(load_text(text))[0]
+    assert "cannot be read: Is a directory" in stops(load_text(text.replace('"c.pem"', '"dir"')))[0]
+
+
+def test_a_url_that_is_no_address_stops_the_entry(load_text):
+    assert "write it as https://" in stops(load_text(RUNNER.replace("https://", "") + POOL))[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("[[runners.autoscaler]]\nplugin = 'local'", "runners[0].autoscaler: must be a table, not a list"),
+        ("[runners.autoscaler.policy]\nidle_count = 1", "runners[0].autoscaler.policy: must be a list, not a table"),
+        ("[[runners.autoscaler.policy]]\nidle_time = '-5m'", "idle_time: must not be below 0"),
+        ("[[runners.autoscaler.policy]]\nidle_count = -1", "idle_count: must be 0 or more"),
+        ("[[runners.autoscaler.placements]]\nweight = 1", "placements[0].name: is missing: it must be set"),
+        ("[runners.autoscaler.fleet]\nmax_age = '0'", "max_age: must be longer than 0"),
+        ("[runners.ssh]\nport = 'ssh'", "ssh.port: is not a port"),
+        ("[runners.ssh]\nport = 70000", "ssh.port: must be 65535 or less"),
+        ("[runners.feature_flags]\nFF_X = 'yes'", "feature_flags.FF_X: must be true or false, not a text"),
+    ],
+)
+def test_wrong_shapes_of_tables_are_said(load_text, table: str, says: str):
+    [found] = [each for each in errors(load_text(RUNNER + table + "\n")) if "plugin: is missing" not in each]
+    assert says in found
+
+
 def test_two_different_pools_with_one_name_are_an_error_that_names_both_lines(load_text):
     named = POOL + '    [runners.autoscaler.fleet]\n      pool = "p"\n'
     other = named.replace("max_instances = 1", "max_instances = 2")

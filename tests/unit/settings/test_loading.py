@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -223,7 +224,9 @@ def test_where_files_are(tmp_path: pathlib.Path):
 def test_the_zone_of_this_host(tmp_path: pathlib.Path):
     assert local_timezone({"TZ": ":Asia/Tokyo"}) == "Asia/Tokyo"
     assert local_timezone({"TZ": "/usr/share/zoneinfo/Europe/Paris"}) == "Europe/Paris"
-    assert local_timezone({"TZ": str(tmp_path / "own")}) == "UTC"
+    own = local_timezone({})
+    assert ZoneInfo(own).key == own
+    assert local_timezone({"TZ": "CET-1CEST"}) == own, "what is no IANA name is not an error of the file"
 
 
 def test_identity_is_url_and_id_and_never_the_token(load_text):
