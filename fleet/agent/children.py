@@ -1,0 +1,108 @@
+"""Starts the children of a supervisor: shells of stages, and functions that touch files as the job's user.
+
+Rule: a child is the leader of a session of its own, is in the job's control group, has dropped its rights and carries
+the lease in its environment before anything of the job runs in it. What goes wrong before that is told over a pipe
+that closes when the shell starts, never by an exception in two processes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from . import system
+from .cgroup import JobGroup
+from .identity import Identity
+
+NOT_STARTED = 127
+
+
+class Child:
+    """A process that was started, and the pipe on which it says why it could not be what it should."""
+
+    def __init__(self, pid: int, complaint: int) -> None:
+        self.pid = pid
+        self._complaint = complaint
+
+    def complaint(self) -> str:
+        """What stood in its way, once it has ended; empty when it started as it should."""
+        try:
+            text = os.read(self._complaint, 4096)
+        except BlockingIOError:
+            text = b""
+        os.close(self._complaint)
+        return text.decode("utf-8", "replace")
+
+
+class Launcher:
+    """What all children of one job have in common."""
+
+    def __init__(self, identity: Identity, group: JobGroup, output: int, errors: int) -> None:
+        self._identity = identity
+        self._group = group
+        self._output = output
+        self._errors = errors
+
+    def shell(self, arguments: list, script: int, environment: dict, folder: str, extra: tuple = ()) -> Child:
+        """Start a shell that reads its program from an open file; `extra` are descriptors that it inherits."""
+        program = system.find_program(arguments[0], environment.get("PATH", system.STANDARD_PATH)) or arguments[0]
+
+        def run() -> None:
+            for number in extra:
+                os.set_inheritable(number, True)
+            _enter(folder)
+            os.execve(program, arguments, environment)
+
+        if self._identity.drops:  # so that /dev/stdin can be opened
+            os.fchown(script, self._identity.uid, self._identity.gid)
+        return self._start(run, script)
+
+    def function(self, run) -> Child:
+        """Run a function as the job's user; what it raises becomes the complaint."""
+        return self._start(run, None)
+
+    def _start(self, run, stdin: int | None) -> Child:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        pid = os.fork()
+        if pid:
+            os.close(writing)
+            return Child(pid, reading)
+        try:
+            self._become(stdin)
+            run()
+            os._exit(0)
+        except BaseException as exc:  # noqa: BLE001  a forked child must never return into the supervisor's code
+            os.write(writing, describe(exc).encode("utf-8", "replace")[:4000])
+        finally:
+            os._exit(NOT_STARTED)
+
+    def _become(self, stdin: int | None) -> None:
+        os.setsid()
+        self._group.join()
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
+        os.dup2(self._output, 1)
+        os.dup2(self._errors, 2)
+        self._identity.become()
+
+
+def _enter(folder: str) -> None:
+    os.chdir(folder)
+    os.environ["PWD"] = folder
+
+
+def describe(exc: BaseException) -> str:
+    """An error as a sentence."""
+    if isinstance(exc, OSError) and exc.strerror:
+        return "%s: %s" % (exc.filename, exc.strerror) if exc.filename else exc.strerror
+    return "%s: %s" % (type(exc).__name__, exc)
+
+
+def exit_code(status: int) -> int:
+    """A wait status as a shell tells it: 128 and the signal's number for a process that was ended by one."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)
