@@ -91,7 +91,11 @@ class Store:
 
     def open(self) -> bool:
         """Bring the schema up to date and start; True when the schema was changed."""
-        changed = upgrade(self.engine)
+        try:
+            changed = upgrade(self.engine)
+        except BaseException:
+            self.engine.dispose()
+            raise
         if self._sqlite and self._writer is None:
             self._writer = threading.Thread(target=self._write_for_all, name="store-writer", daemon=True)
             self._writer.start()
@@ -122,6 +126,10 @@ class Store:
             with self._door:
                 self._busy -= 1
                 self._door.notify_all()
+
+    def clock(self) -> datetime:
+        """The manager's own time, for when the store's cannot be had."""
+        return self._clock()
 
     def read(self, work: Callable[[Tx], T]) -> T:
         """Run `work` on one consistent snapshot; what it changes is not kept."""

@@ -12,6 +12,8 @@ from fleet.model.ids import InstanceId, JobKey, RunnerKey
 from fleet.model.lifecycle import ACTIVE_LEASE, InstanceState
 from fleet.model.policy import CoolDown, PoolLimits
 from fleet.model.snapshot import InstanceView, PoolSnapshot, WaitingJob
+from fleet.planning.cooling import cooled
+from fleet.planning.throttle import refill
 from fleet.store.database import Tx
 from fleet.store.tables import cool_downs, instances, jobs, leases, pools, reservations
 
@@ -36,8 +38,7 @@ def pool_snapshot(tx: Tx, limits: PoolLimits, *, now: datetime, frozen_removals:
         asking=asking,
         waiting=_waiting(tx, limits.name),
         cool_downs=running_cool_downs(tx),
-        tokens=row.tokens,
-        tokens_at=row.tokens_at,
+        tokens=refill(limits.throttle, row.tokens, row.tokens_at or now, now),
         frozen_removals=frozen_removals,
     )
 
@@ -116,15 +117,20 @@ def cool_down(tx: Tx, scope: str) -> CoolDown | None:
     return CoolDown(scope=row.scope, until=row.until, failures=row.failures, reason=row.reason)
 
 
-def remember_cool_down(tx: Tx, cooled: CoolDown) -> None:
+def cool(tx: Tx, scope: str, reason: str, retry_after_s: float | None = None) -> None:
+    """A scope failed: it is not tried for a while, which doubles with every failure in a row."""
+    before = cool_down(tx, scope)
+    remember_cool_down(tx, cooled(scope=scope, before=before, now=tx.now, reason=reason, retry_after_s=retry_after_s))
+
+
+def remember_cool_down(tx: Tx, cold: CoolDown) -> None:
     """A scope failed: nobody tries it before its time, not after a restart either."""
-    tx.sql.execute(sa.delete(cool_downs).where(cool_downs.c.scope == cooled.scope))
-    tx.sql.execute(
-        sa.insert(cool_downs).values(
-            scope=cooled.scope, until=cooled.until, failures=cooled.failures, reason=cooled.reason
-        )
-    )
-    tx.journal("placement", cooled.scope, "cooled_down", cooled.reason, new=cooled.until.isoformat())
+    values = {"until": cold.until, "failures": cold.failures, "reason": cold.reason}
+    # pools share scopes: what another has just remembered is changed, not fought over
+    done = tx.sql.execute(sa.update(cool_downs).where(cool_downs.c.scope == cold.scope).values(**values))
+    if done.rowcount == 0:
+        tx.sql.execute(sa.insert(cool_downs).values(scope=cold.scope, **values))
+    tx.journal("placement", cold.scope, "cooled_down", cold.reason, new=cold.until.isoformat())
 
 
 def forget_cool_downs(tx: Tx, scopes: tuple[str, ...]) -> None:
