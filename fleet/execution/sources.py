@@ -61,12 +61,11 @@ def cleanup_lines(wishes: GitWishes, layout: Layout) -> list[str]:
         return [say("Skipping build directory cleanup step")]
     if wishes.strategy is not Strategy.FETCH:
         return [f"rm -rf -- {project}"]
-    each = submodules.foreach(wishes)
     return [
         f"cd {project}",
         *([f"git clean {words(wishes.clean_flags)}"] if wishes.clean_flags is not None else ()),
         "git reset --hard",
-        *([f"{each} {quote('git reset --hard')}"] if each else ()),
+        *submodules.cleaned_lines(wishes),
         "rm -f .git/config",
     ]
 
@@ -114,14 +113,14 @@ def _opened(wishes: GitWishes, layout: Layout) -> list[str]:
     format_option = "" if wishes.object_format == "sha1" else f"--object-format={quote(wishes.object_format)} "
     return [
         *(_marked_safe(layout) if wishes.marks_safe else ()),
+        f"if [ -e {project}/.git/HEAD ]; then _fleet_is_fresh=no; else _fleet_is_fresh=yes; fi",
         f"git -c init.defaultBranch=none init --template {quote(layout.git_template)} {format_option}{project}",
         f"cd {project}",
         f"git config --replace-all include.path {quote(layout.git_config)} {quote(submodules.INCLUDE_PATTERN)}",
         "git config fetch.recurseSubmodules false",
         "git config gc.autoDetach false",
-        f"if git remote add origin {remote} >/dev/null 2>&1; then",
-        say("Created fresh repository."),
-        f"else git remote set-url origin {remote}; fi",
+        f"git remote add origin {remote} 2>/dev/null || git remote set-url origin {remote}",
+        f'if [ "$_fleet_is_fresh" = yes ]; then {say("Created fresh repository.")}; fi',
     ]
 
 

@@ -12,16 +12,24 @@ from fleet.execution.layout import Layout
 from fleet.execution.shell_text import YELLOW, quote, say, words
 
 INCLUDE_PATTERN = r"/\.fleet/git\.conf$"
-_REMOVE_IN_REPOSITORY = (
-    'for at do home=${at%/*}; if [ -f "$home/HEAD" ] && [ -d "$home/objects" ]; then rm -rf -- "$at"; fi; done'
+_ESSENTIAL = (
+    "^(core[.](worktree|bare|repositoryformatversion)|extensions[.]objectformat|remote[.]origin[.](url|fetch))$"
 )
+# For each `hooks` and `config` found: only beside HEAD and objects, for a branch or a submodule may have such a name.
+_RESET = f"""\
+for at do
+  if [ ! -f "${{at%/*}}/HEAD" ] || [ ! -d "${{at%/*}}/objects" ]; then continue; fi
+  kept=; if [ -f "$at" ]; then kept=$(git config -f "$at" --get-regexp '{_ESSENTIAL}') || kept=; fi
+  rm -rf -- "$at"
+  printf '%s\\n' "$kept" | while read -r key value; do
+    if [ -n "$key" ]; then git config -f "$at" --add "$key" "$value"; fi
+  done
+done"""
 
 
-def foreach(wishes: GitWishes) -> str:
-    """`git submodule foreach`, to be followed by one quoted command; nothing without submodules."""
-    if wishes.submodules.strategy is SubmoduleStrategy.NONE:
-        return ""
-    return f"git {words(wishes.request_options)} submodule foreach{_recursive(wishes)}"
+def foreach(wishes: GitWishes, *, is_quiet: bool = False) -> str:
+    """`git submodule foreach`, to be followed by one quoted command."""
+    return f"git submodule{' --quiet' if is_quiet else ''} foreach{_recursive(wishes)}"
 
 
 def submodule_lines(wishes: GitWishes, layout: Layout) -> list[str]:
@@ -34,15 +42,17 @@ def submodule_lines(wishes: GitWishes, layout: Layout) -> list[str]:
         say(_headline(wishes)),
         "git submodule init",
         _sync(wishes),
-        *_cleaned(wishes),
+        # an earlier job's submodules do not know of their own ones any more: their configuration was reset
+        f"{foreach(wishes, is_quiet=True)} {quote('git submodule --quiet init && git submodule --quiet sync')}",
+        *cleaned_lines(wishes),
         f"if ! {_update(wishes)}; then",
         say("Updating submodules failed. Retrying...", YELLOW),
         *([f"{each} {quote(_fetch_heads(wishes))}"] if "--remote" in wishes.submodules.update_flags else ()),
         _sync(wishes),
         _update(wishes),
         "fi",
-        *_cleaned(wishes),
-        f"{each} {quote(include)}",
+        *cleaned_lines(wishes),
+        f"{foreach(wishes, is_quiet=True)} {quote(include)}",
         *([f"if git lfs version >/dev/null 2>&1; then {each} {quote('git lfs pull')}; fi"] if wishes.pulls_lfs else ()),
     ]
 
@@ -53,9 +63,8 @@ def leftover_lines(modules: str, *, cleans_config: bool) -> list[str]:
     names = "\\( -name '*.lock' -o -path '*/hooks/post-checkout' \\)"
     lines = [f"find {at} -type f {names} -exec rm -f -- {{}} +"]
     if cleans_config:
-        # only beside HEAD and objects: a branch or a submodule may be named config or hooks
         ours = "\\( -type d -name hooks -o -type f -name config \\)"
-        lines.append(f"find {at} {ours} -exec sh -c {quote(_REMOVE_IN_REPOSITORY)} fleet {{}} +")
+        lines.append(f"find {at} {ours} -exec sh -c {quote(_RESET)} fleet {{}} +")
     return [f"if [ -d {at} ]; then", *lines, "fi"]
 
 
@@ -84,7 +93,10 @@ def _update(wishes: GitWishes) -> str:
     return f"GIT_LFS_SKIP_SMUDGE=1 {command}{depth}{flags}{_paths(wishes)}"
 
 
-def _cleaned(wishes: GitWishes) -> list[str]:
+def cleaned_lines(wishes: GitWishes) -> list[str]:
+    """Every submodule as its commit has it."""
+    if wishes.submodules.strategy is SubmoduleStrategy.NONE:
+        return []
     each, flags = foreach(wishes), wishes.clean_flags
     clean = [f"{each} {quote(f'git clean {words(flags)}')}"] if flags is not None else []
     return [*clean, f"{each} {quote('git reset --hard')}"]
