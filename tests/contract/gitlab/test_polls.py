@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from fleet.gitlab import sockets
 from fleet.gitlab.cancel import Cancel
 from fleet.gitlab.outcomes import JobOffer, NoJob, PatchOutcome, Withdrawn
 from fleet.gitlab.wire import Timeouts
@@ -122,14 +123,40 @@ def test_a_job_assigned_in_the_race_comes_back(server, gitlab, cancel):
     assert result.payload.id == 7
 
 
-def test_a_job_that_is_just_being_assigned_is_waited_for(server, gitlab, cancel, hold):
-    server.script = [hold]
-    hold.reply = JOB
+def test_a_job_that_is_just_being_assigned_is_waited_for(server, gitlab, cancel, monkeypatch):
+    monkeypatch.setattr(sockets, "LISTEN_S", 2.0)
+
+    def drop_if_the_client_has_left(sock, asked):  # as proxies do
+        cancel.wait(20)
+        sock.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            return sock.recv(1) or None
+        sock.settimeout(None)
+        return JOB
+
+    server.script = [drop_if_the_client_has_left]
     poll = Poll(gitlab, cancel)
-    assert hold.reached.wait(10)
-    cancel.set()
-    threading.Timer(0.05, hold.release.set).start()
-    assert isinstance(poll.end(), JobOffer)
+    until(lambda: server.asked)
+    assert isinstance(poll.stop()[0], JobOffer)
+
+
+def test_a_connection_that_we_left_is_not_used_again(server, gitlab, cancel):
+    done = threading.Event()
+
+    def step(sock, asked):
+        until_the_client_leaves(sock, asked)
+        sock.sendall(answer(204))
+        done.wait(20)
+
+    server.script = [step, answer(204)]
+    poll = Poll(gitlab, cancel)
+    until(lambda: server.asked)
+    try:
+        assert isinstance(poll.stop()[0], NoJob)
+        assert isinstance(gitlab.request_job(token=TOKEN, system_id="s_1", info={}), NoJob)
+        assert server.accepted == 2
+    finally:
+        done.set()
 
 
 def test_we_do_not_leave_while_an_answer_comes(server, gitlab, cancel):

@@ -199,11 +199,12 @@ def test_plain_http_has_nothing_to_give(nothing_stays_behind, client_of):
         server.close()
 
 
-def test_tls_goes_through_a_proxy(server, client_of, ca_file, nothing_stays_behind):
-    asked = []
+@pytest.fixture
+def proxy(server, nothing_stays_behind):
+    """Joins two sockets after CONNECT; `proxy.connects` holds the first lines it was sent."""
 
-    def greet(sock):  # join two sockets after CONNECT, as proxies do
-        asked.append(sock.recv(65536).split(b"\r\n")[0])
+    def greet(sock):
+        proxy.connects.append(sock.recv(65536).split(b"\r\n")[0])
         sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         with socket.create_connection(("127.0.0.1", server.port)) as onward:
             back = threading.Thread(target=copy, args=(onward, sock))
@@ -218,15 +219,34 @@ def test_tls_goes_through_a_proxy(server, client_of, ca_file, nothing_stays_behi
             target.shutdown(socket.SHUT_WR)
 
     proxy = ScriptedServer(greet=greet)
-    try:
-        environment = {"https_proxy": f"http://127.0.0.1:{proxy.port}"}
-        gitlab = client_of("https://gitlab.test", tls_ca_file=ca_file, environment=environment)
-        assert [ask(gitlab), ask(gitlab)] == [OK, OK]
-        gitlab.close()
-    finally:
-        proxy.close()
-    assert asked == [b"CONNECT gitlab.test:443 HTTP/1.1"]
+    proxy.connects = []
+    yield proxy
+    proxy.close()
+
+
+def through(proxy):
+    return {"https_proxy": f"http://127.0.0.1:{proxy.port}"}
+
+
+def test_tls_goes_through_a_proxy(server, client_of, ca_file, proxy):
+    gitlab = client_of("https://gitlab.test", tls_ca_file=ca_file, environment=through(proxy))
+    assert [ask(gitlab), ask(gitlab)] == [OK, OK]
+    assert proxy.connects == [b"CONNECT gitlab.test:443 HTTP/1.1"]
     assert [each.headers["host"] for each in server.asked] == ["gitlab.test"] * 2
+
+
+def test_a_held_poll_through_a_proxy_ends_at_once(server, client_of, ca_file, proxy):
+    server.script = [lambda sock, asked: sock.recv(1) and None]
+    gitlab, found = client_of("https://gitlab.test", tls_ca_file=ca_file, environment=through(proxy)), []
+    with Cancel() as cancel:
+        thread = threading.Thread(target=lambda: found.append(ask(gitlab, cancel=cancel)))
+        thread.start()
+        until(lambda: server.asked)
+        started = time.monotonic()
+        cancel.set()
+        thread.join(20)
+        assert time.monotonic() - started < 2
+    assert found == [Withdrawn()]
 
 
 @pytest.mark.parametrize("reply", [JOB, None])
