@@ -64,7 +64,7 @@ class PoolSnapshot:
         asking: reservations held by polls in the air.
         waiting: jobs without a lease, oldest first or in any order.
         cool_downs: scopes that failed lately.
-        tokens: what was left in the creation throttle at `tokens_at`; None is full.
+        tokens: what is in the creation throttle now; None is no limit.
         frozen_removals: one planning round after a step of the clock or a suspend removes nothing.
     """
 
@@ -76,7 +76,6 @@ class PoolSnapshot:
     waiting: tuple[WaitingJob, ...] = ()
     cool_downs: tuple[CoolDown, ...] = ()
     tokens: float | None = None
-    tokens_at: datetime | None = None
     frozen_removals: bool = False
 
 

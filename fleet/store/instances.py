@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -37,7 +37,7 @@ def instances_in(
         .order_by(instances.c.created_at, instances.c.instance_id)
         .limit(limit)
     )
-    return [_value(row) for row in tx.sql.execute(query)]
+    return [_value(tx, row) for row in tx.sql.execute(query)]
 
 
 def instance(tx: Tx, instance_id: InstanceId) -> Instance | None:
@@ -46,10 +46,24 @@ def instance(tx: Tx, instance_id: InstanceId) -> Instance | None:
         instances.c.instance_id == instance_id
     )
     row = tx.sql.execute(query).one_or_none()
-    return None if row is None else _value(row)
+    return None if row is None else _value(tx, row)
 
 
-def _value(row: Any) -> Instance:
+def _address(tx: Tx, kept: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(kept or "{}")
+    sealed = found.pop("sealed", None)
+    return found if sealed is None else found | tx.seal.open_json(sealed.encode())
+
+
+def sealed_address(tx: Tx, address: Mapping[str, Any], secret: Mapping[str, Any]) -> str:
+    """How a machine is reached, as its row keeps it: what is secret is sealed."""
+    whole = dict(address)
+    if secret:
+        whole["sealed"] = tx.seal.close_json(dict(secret)).decode()
+    return json.dumps(whole)
+
+
+def _value(tx: Tx, row: Any) -> Instance:
     return Instance(
         instance_id=InstanceId(row.instance_id),
         pool=PoolName(row.pool),
@@ -62,7 +76,7 @@ def _value(row: Any) -> Instance:
         machine_id=row.machine_id,
         observed=row.observed,
         missed_listings=row.missed_listings,
-        address=json.loads(row.address or "{}"),
+        address=_address(tx, row.address),
         host_keys=tuple(json.loads(row.host_keys or "[]")),
         facts=json.loads(row.facts or "{}"),
         unreachable_since=row.unreachable_since,
@@ -252,3 +266,21 @@ def with_leases_of(tx: Tx, owner: str) -> set[str]:
         .where(leases.c.state.in_(_ACTIVE), jobs.c.owner == owner)
     )
     return set(tx.sql.execute(query).scalars())
+
+
+def living_machines(tx: Tx) -> set[str]:
+    """The machines of all instances that are not gone."""
+    query = sa.select(instances.c.machine_id).where(
+        instances.c.machine_id.is_not(None), instances.c.state != InstanceState.GONE.value
+    )
+    return {machine_id for machine_id in tx.sql.execute(query).scalars() if machine_id is not None}
+
+
+def machines_left(tx: Tx, names: Iterable[str]) -> int:
+    """How many instances of these pools are not gone."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(instances)
+        .where(instances.c.pool.in_(list(names)), instances.c.state != InstanceState.GONE.value)
+    )
+    return tx.sql.execute(query).scalar_one()

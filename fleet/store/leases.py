@@ -7,7 +7,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from fleet.model.ids import InstanceId, JobKey, LeaseId
+from fleet.model.ids import InstanceId, JobKey, LeaseId, PoolName
 from fleet.model.job import Lease
 from fleet.model.lifecycle import ACTIVE_LEASE, InstanceState, LeaseState, check_lease
 from fleet.store.database import Tx
@@ -236,3 +236,15 @@ def move_lease(tx: Tx, lease_id: str, new: LeaseState, *, stimulus: str, reason:
             .values(idle_since=tx.now)
         )
     return True
+
+
+def rooms(tx: Tx) -> dict[PoolName, tuple[int, int]]:
+    """For each pool: how many polls of all managers hold a reservation, and how many may."""
+    asking = (
+        sa.select(reservations.c.pool, sa.func.count().label("polls"))
+        .where(reservations.c.state == "asking")
+        .group_by(reservations.c.pool)
+        .subquery()
+    )
+    query = sa.select(pools.c.pool, pools.c.ask_limit, asking.c.polls).outerjoin(asking, asking.c.pool == pools.c.pool)
+    return {PoolName(row.pool): (row.polls or 0, row.ask_limit) for row in tx.sql.execute(query)}

@@ -7,14 +7,14 @@ and the agents refuse its commands.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from fleet.model.ids import ManagerId
 from fleet.model.lifecycle import ACTIVE_LEASE
 from fleet.store.database import Tx
-from fleet.store.tables import OPEN, jobs, leases, managers, pools, reservations, runners, stores
+from fleet.store.tables import OPEN, jobs, journal, leases, managers, pools, reservations, runners, stores
 
 
 def store_identity(tx: Tx, fresh_id: str) -> str:
@@ -139,3 +139,9 @@ def holds_pool(tx: Tx, pool: str, me: ManagerId, epoch: int) -> bool:
         sa.select(pools.c.owner, pools.c.epoch).where(pools.c.pool == pool).with_for_update()
     ).one_or_none()
     return row is not None and row.owner == me and row.epoch == epoch
+
+
+def newest_instant(tx: Tx) -> datetime:
+    """The latest instant that the journal knows; our clock must not be behind it."""
+    newest = tx.sql.execute(sa.select(journal.c.at).order_by(journal.c.seq.desc()).limit(1)).scalar()
+    return newest or tx.now

@@ -258,3 +258,9 @@ def retry_request(tx: Tx, request_id: str, *, due_at: datetime, error: str) -> N
         .where(create_requests.c.request_id == request_id)
         .values(due_at=due_at, error=error, attempts=create_requests.c.attempts + 1)
     )
+
+
+def open_request_ids(tx: Tx) -> set[str]:
+    """The requests that the provider's answer is awaited for."""
+    query = sa.select(create_requests.c.request_id).where(create_requests.c.state == "open")
+    return set(tx.sql.execute(query).scalars())

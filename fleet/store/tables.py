@@ -217,7 +217,7 @@ leases = Table(
     Index("uq_leases_job", "job_key", unique=True, sqlite_where=ACTIVE, postgresql_where=ACTIVE),
 )
 
-OPEN = text("state NOT IN ('finished', 'abandoned')")
+OPEN = text("state NOT IN ('finished', 'abandoned')")  # bare, as an index wants it: not for joins
 jobs = Table(
     "jobs",
     metadata,

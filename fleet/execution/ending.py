@@ -1,0 +1,121 @@
+"""Brings a job to its end: the outcome and the epilogue into its row, the rest of the trace into the spool.
+
+The row comes first. A manager that is killed between the two finds in the row what the spool still lacks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+
+from fleet.execution import trace_lines
+from fleet.execution.desk import Desk
+from fleet.execution.outcome import outcome_of
+from fleet.model.job import Job, Outcome
+from fleet.model.lifecycle import JobState, LeaseState
+from fleet.store import jobs, leases
+from fleet.store.database import Tx
+from fleet.store.jobs import finish_job, move_job
+
+log = structlog.get_logger(__name__)
+STAMP = re.compile(rb"\d{4}-\d\d-\d\dT")
+
+
+def end_unstarted(desk: Desk, job: Job, outcome: Outcome) -> None:
+    """The job never ran: say why in its trace, and let its lease go."""
+    prologue = job.prologue if job.prologue is not None else _heading(desk, job)
+    epilogue = trace_lines.epilogue(outcome=outcome, at=desk.now(), timestamps=_is_stamped(prologue))
+    held = max(0, desk.spool.size(job.key) - len(prologue))
+    done = desk.store.write(lambda tx: _end(tx, job, outcome, prologue=prologue, epilogue=epilogue, log_bytes=held))
+    if done:
+        log.info("job_ended", job_id=job.gitlab_job_id, job_key=job.key, reason=outcome.message)
+    desk.hint("execute", "plan")
+
+
+def end_with_result(desk: Desk, job: Job, result: Mapping[str, Any], log_bytes: int) -> Outcome | None:
+    """The agent says how the job ended and that its log is complete; None when the claim is gone."""
+    outcome = outcome_of(result=result, stop=job.stop, stop_reason=job.stop_reason)
+    epilogue = trace_lines.epilogue(outcome=outcome, at=desk.now(), timestamps=_is_stamped(job.prologue))
+    done = desk.store.write(lambda tx: _end(tx, job, outcome, epilogue=epilogue, log_bytes=log_bytes))
+    if done:
+        log.info(
+            "job_ended",
+            job_id=job.gitlab_job_id,
+            job_key=job.key,
+            state=outcome.state,
+            failure_reason=outcome.failure_reason,
+            exit_code=outcome.exit_code,
+        )
+    return outcome if done else None
+
+
+def _heading(desk: Desk, job: Job) -> bytes:
+    runner = desk.book.runners.get(job.runner)
+    if runner is None:
+        return b""
+    return trace_lines.heading(runner=desk.runner_facts(runner, {}), at=desk.now())
+
+
+def _is_stamped(prologue: bytes | None) -> bool:
+    return not prologue or STAMP.match(prologue) is not None
+
+
+def _end(tx: Tx, job: Job, outcome: Outcome, **columns: Any) -> bool:
+    if job.stop == "abort":
+        done = move_job(
+            tx,
+            job.key,
+            job.epoch,
+            JobState.ABANDONED,
+            stimulus="taken",
+            reason=job.stop_reason or "GitLab took it away",
+            outcome=json.dumps(asdict(outcome)),
+        )
+    else:
+        done = finish_job(tx, job.key, job.epoch, outcome, **columns)
+    if done and job.lease is not None:
+        leases.move_lease(
+            tx, job.lease, LeaseState.CLEANING, stimulus="job_ended", reason=outcome.message or "the job succeeded"
+        )
+    return done
+
+
+def complete_spool(desk: Desk, job: Job) -> bool | None:
+    """Bring the spool of an ended job to its full length.
+
+    True when it is whole, None when bytes of the agent's log must come first, False when they are gone for good.
+    """
+    prologue, epilogue = job.prologue or b"", job.epilogue or b""
+    size = desk.spool.size(job.key)
+    if size < len(prologue):
+        size = desk.spool.append(job.key, 0, prologue)
+    log_end = len(prologue) + (job.log_bytes or 0)
+    if size < log_end:
+        return None
+    desk.spool.append(job.key, log_end, epilogue)
+    return True
+
+
+def give_up_log(desk: Desk, job: Job) -> None:
+    """The rest of the log is gone with its machine: one line says so, and the end is told without a checksum."""
+    size = desk.spool.size(job.key)
+    text = "The rest of this log was lost together with its machine."
+    line = trace_lines.notice(text, at=desk.now(), timestamps=_is_stamped(job.prologue))
+    desk.spool.append(job.key, size, line + (job.epilogue or b""))
+
+
+def load(desk: Desk, key: str) -> tuple[Job, bytes] | None:
+    """The job and its packed payload; None when it is not open any more."""
+
+    def read(tx: Tx) -> tuple[Job, bytes] | None:
+        found = jobs.job(tx, key)
+        if found is None or found.state in (JobState.FINISHED, JobState.ABANDONED):
+            return None
+        return found, jobs.payload_of(tx, key)
+
+    return desk.store.read(read)

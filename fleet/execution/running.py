@@ -1,0 +1,163 @@
+"""Follows a running job, tells it to stop, and brings its end home."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from fleet.execution import cleanup, ending
+from fleet.execution.desk import Desk, UnknownMachine
+from fleet.execution.follows import Follow, Follows
+from fleet.machine.errors import AgentError, MachineError
+from fleet.model.job import Job
+from fleet.model.lifecycle import JobState, LeaseState
+from fleet.store import leases
+from fleet.store.losing import lose_machine
+from fleet.store.worklist import Work
+
+log = structlog.get_logger(__name__)
+REQUEST_S = 60.0
+
+
+def follow(desk: Desk, follows: Follows, work: Work) -> None:
+    """Take the job's output from where the spool ends."""
+    found = ending.load(desk, work.key)
+    if found is None or found[0].epoch != work.epoch or work.lease is None or work.instance is None:
+        return
+    job = found[0]
+    if follows.is_followed(work.lease):
+        return
+    try:
+        channel = desk.channel(work.instance)
+        follow_from(desk, follows, job, lease=work.lease, instance=work.instance)
+    except AgentError as exc:
+        follows.drop(work.lease)
+        _unknown(desk, job, work, exc)
+    except (MachineError, UnknownMachine) as exc:
+        follows.drop(work.lease)
+        log.info("follow_postponed", job_key=work.key, instance=work.instance, error=str(exc))
+    else:
+        log.info("job_followed", job_id=job.gitlab_job_id, job_key=job.key, instance=work.instance)
+        del channel
+
+
+def follow_from(desk: Desk, follows: Follows, job: Job, *, lease: str, instance: str) -> None:
+    """Ask for `data` from the spool's end on; raises MachineError."""
+    prologue = job.prologue or b""
+    if desk.spool.size(job.key) < len(prologue):
+        desk.spool.append(job.key, 0, prologue)
+    offset = desk.spool.size(job.key) - len(prologue)
+    follows.add(Follow(key=job.key, epoch=job.epoch, lease=lease, instance=instance, shift=len(prologue)))
+    desk.channel(instance).request("follow", REQUEST_S, lease=lease, epoch=job.epoch, offset=offset)
+
+
+def _unknown(desk: Desk, job: Job, work: Work, error: AgentError) -> None:
+    """The agent does not follow this lease: it was taken over, or the machine has forgotten it."""
+    log.warning("follow_refused", job_key=work.key, instance=work.instance, slug=error.slug_of_agent, error=str(error))
+    if error.slug_of_agent in ("unknown_lease", "cleaned"):
+        result = {
+            "outcome": "lost",
+            "reason": "runner_system_failure",
+            "message": f"the machine {work.instance} no longer knows this job ({error.slug_of_agent})",
+        }
+        held = max(0, desk.spool.size(job.key) - len(job.prologue or b""))
+        ending.end_with_result(desk, job, result, held)
+        desk.hint("execute")
+
+
+def tell_stop(desk: Desk, work: Work) -> bool:
+    """Tell the agent to cancel or abort the job; True when it knows."""
+    if work.instance is None or work.lease is None:
+        return False
+    kind = "cancel" if work.stop == "cancel" else "abort"
+    try:
+        desk.channel(work.instance).request(kind, REQUEST_S, lease=work.lease, epoch=work.epoch, reason=work.stop or "")
+    except (MachineError, UnknownMachine) as exc:
+        log.warning("stop_not_told", job_key=work.key, instance=work.instance, how=kind, error=str(exc))
+        return False
+    log.info("job_stopped", job_key=work.key, instance=work.instance, how=kind)
+    return True
+
+
+def exited(desk: Desk, follows: Follows, followed: Follow, frame: Mapping[str, Any]) -> None:
+    """The agent says that the job has ended: its row, the rest of its spool, then the machine may forget it."""
+    found = ending.load(desk, followed.key)
+    if found is None or found[0].epoch != followed.epoch:
+        follows.drop(followed.lease)
+        return
+    job, log_bytes = found[0], int(frame["log_bytes"])
+    if job.state is JobState.RUNNING or job.state is JobState.STARTING:
+        missing = followed.shift + log_bytes - desk.spool.size(job.key)
+        if missing > 0:  # bytes were skipped while the spool was full
+            follows.drop(followed.lease)
+            desk.hint("execute")
+            return
+        if ending.end_with_result(desk, job, frame["result"], log_bytes) is None:
+            follows.drop(followed.lease)
+            return
+    desk.hint("execute")
+    _after_exit(desk, follows, followed)
+
+
+def _after_exit(desk: Desk, follows: Follows, followed: Follow) -> None:
+    found = ending.load(desk, followed.key)
+    if found is not None:
+        if ending.complete_spool(desk, found[0]) and found[0].outcome is not None:
+            desk.reports.finish(followed.key, found[0].outcome)
+    else:  # GitLab took the job away: nobody wants the rest of its trace
+        desk.reports.drop(followed.key)
+        desk.spool.remove(followed.key)
+    lease = desk.store.read(lambda tx: leases.lease(tx, followed.lease))
+    if lease is not None and lease.state is LeaseState.CLEANING:
+        cleanup.clean_now(desk, follows, lease, followed.epoch)
+    follows.drop(followed.lease)
+
+
+def end_lost(desk: Desk, follows: Follows, work: Work) -> None:
+    """The machine is lost: what its agent had not sent yet is gone with it."""
+    found = ending.load(desk, work.key)
+    if found is None or found[0].state is not JobState.RUNNING or found[0].epoch != work.epoch:
+        return
+    job = found[0]
+    result = {
+        "outcome": "lost",
+        "reason": "runner_system_failure",
+        "message": f"the machine {work.instance} was lost",
+    }
+    held = max(0, desk.spool.size(job.key) - len(job.prologue or b""))
+    ending.end_with_result(desk, job, result, held)
+    if work.lease is not None:
+        follows.drop(work.lease)
+    desk.hint("execute")
+
+
+def finish(desk: Desk, follows: Follows, work: Work) -> None:
+    """Hand an ended job to the reporter, once its spool is whole."""
+    found = ending.load(desk, work.key)
+    if found is None or found[0].epoch != work.epoch or found[0].outcome is None:
+        return
+    job = found[0]
+    assert job.outcome is not None
+    whole = ending.complete_spool(desk, job)
+    if whole:
+        desk.reports.finish(job.key, job.outcome)
+        return
+    if work.lease is not None and work.instance is not None and work.lease_state is LeaseState.CLEANING:
+        # this manager took the job over after its end: the agent still has the log
+        try:
+            follow_from(desk, follows, job, lease=work.lease, instance=work.instance)
+        except (MachineError, UnknownMachine) as exc:
+            follows.drop(work.lease)
+            log.warning("log_not_fetched", job_key=job.key, instance=work.instance, error=str(exc))
+        else:
+            return
+    if work.lease_state is None or work.lease_state in (LeaseState.LOST, LeaseState.RELEASED):
+        ending.give_up_log(desk, job)
+        desk.reports.finish(job.key, job.outcome, incomplete=True)
+
+
+def lose(desk: Desk, instance_id: str, reason: str) -> None:
+    """A machine is lost: its rows say so."""
+    desk.store.write(lambda tx: lose_machine(tx, instance_id, stimulus="lost", reason=reason))

@@ -1,0 +1,188 @@
+"""Brings a leased job onto its machine.
+
+The prologue is frozen in the job's row before the first `start` is sent. From that moment the start may have reached
+the agent, so the job stays with its machine: a `start` is repeated, which the agent takes once per lease, and a machine
+that is lost now takes the job with it. Before that moment, or when the agent itself says no, the job looks for another
+machine, at most `MOVES` times.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import structlog
+
+from fleet.execution import ending, trace_lines
+from fleet.execution.desk import Desk, UnknownMachine
+from fleet.execution.facts import LeaseFacts
+from fleet.execution.follows import Follow, Follows
+from fleet.execution.jobfile import charge_prologue, render
+from fleet.execution.refused import JobRefused
+from fleet.gitlab.failure_reasons import FailureReason
+from fleet.gitlab.payload import JobPayload
+from fleet.machine.channel import AgentChannel
+from fleet.machine.errors import AgentError, MachineError
+from fleet.model.job import Job, Lease, Outcome
+from fleet.model.lifecycle import JobState, LeaseState
+from fleet.store import jobs, leases
+from fleet.store.database import Tx
+from fleet.store.losing import change_machine
+from fleet.store.payloads import unpack
+from fleet.store.worklist import Work
+
+log = structlog.get_logger(__name__)
+MOVES = 3
+START_S = 60.0
+OURS = {"bad_job_file", "no_user", "no_shell"}  # no other machine of the pool would do better
+
+
+def start(desk: Desk, follows: Follows, work: Work) -> None:
+    """Start one job on its machine; what cannot be done now is done by the next activation."""
+    found = desk.store.read(lambda tx: _load(tx, work))
+    if found is None:
+        return
+    job, lease, packed, remaining_s = found
+    try:
+        channel = desk.channel(lease.instance)
+    except (MachineError, UnknownMachine) as exc:
+        _not_reached(desk, job, lease, str(exc))
+        return
+    raw, beside = unpack(packed)
+    runner = desk.book.runners.get(job.runner)
+    if runner is None:
+        ending.end_unstarted(desk, job, _no("its runner is not known here any more"))
+        return
+    facts = desk.runner_facts(runner, beside)
+    pool = desk.book.pools[job.pool]
+    try:
+        machine = desk.machine_facts(channel, lease.instance, facts.user)
+        rendered = render(
+            payload=JobPayload.parse(raw),
+            runner=facts,
+            machine=machine,
+            lease=LeaseFacts(
+                lease_id=lease.lease_id,
+                concurrent_id=lease.concurrent_id,
+                project_concurrent_id=lease.project_concurrent_id,
+                disposable=pool.limits.max_use_count == 1 and pool.limits.capacity_per_instance == 1,
+                correlation_id=beside.get("request_id", ""),
+            ),
+        )
+    except JobRefused as exc:
+        refusal = Outcome(state="failed", failure_reason=str(exc.reason), exit_code=exc.exit_code, message=exc.message)
+        ending.end_unstarted(desk, job, refusal)
+        return
+    except AgentError as exc:
+        _refused(desk, job, lease, exc)
+        return
+    except MachineError as exc:
+        _not_reached(desk, job, lease, str(exc))
+        return
+    if job.prologue is None:
+        row, _ = desk.instance(lease.instance)
+        prologue = trace_lines.prologue(
+            runner=facts, rendered=rendered, machine=machine, address=_shown(row.address, pool), at=desk.now()
+        )
+        if not desk.store.write(lambda tx: jobs.update_job(tx, job.key, job.epoch, prologue=prologue)):
+            return
+    else:
+        prologue = job.prologue
+    desk.spool.append(job.key, 0, prologue)
+    job_file = charge_prologue(rendered.job_file, len(prologue))
+    _send(desk, follows, channel, job, lease, prologue=prologue, job_file=job_file, remaining_s=remaining_s)
+
+
+def _shown(address: Any, pool: Any) -> tuple[str, ...]:
+    """The addresses that the job's log may show."""
+    shown = []
+    if pool.settings.log_internal_ip and address.get("internal"):
+        shown.append(f"internal ip: {address['internal']}")
+    if pool.settings.log_external_ip and address.get("external"):
+        shown.append(f"external ip: {address['external']}")
+    return tuple(shown)
+
+
+def _load(tx: Tx, work: Work) -> tuple[Job, Lease, bytes, float] | None:
+    job = jobs.job(tx, work.key)
+    lease = None if job is None or job.lease is None else leases.lease(tx, job.lease)
+    if job is None or lease is None or job.state is not JobState.STARTING or job.epoch != work.epoch:
+        return None
+    return job, lease, jobs.payload_of(tx, work.key), max(1.0, (job.deadline_at - tx.now).total_seconds())
+
+
+def _send(
+    desk: Desk,
+    follows: Follows,
+    channel: AgentChannel,
+    job: Job,
+    lease: Lease,
+    *,
+    prologue: bytes,
+    job_file: dict[str, Any],
+    remaining_s: float,
+) -> None:
+    body = json.dumps(job_file).encode()
+    follow = Follow(key=job.key, epoch=job.epoch, lease=lease.lease_id, instance=lease.instance, shift=len(prologue))
+    try:
+        channel.request("start", START_S, body=body, lease=lease.lease_id, epoch=job.epoch, remaining_s=remaining_s)
+        follows.add(follow)
+        offset = max(0, desk.spool.size(job.key) - len(prologue))
+        channel.request("follow", START_S, lease=lease.lease_id, epoch=job.epoch, offset=offset)
+    except AgentError as exc:
+        follows.drop(lease.lease_id)
+        _refused(desk, job, lease, exc)
+        return
+    except MachineError as exc:
+        follows.drop(lease.lease_id)
+        log.warning("start_in_doubt", job_key=job.key, instance=lease.instance, error=str(exc))
+        return
+    desk.store.write(lambda tx: _running(tx, job, lease))
+    log.info("job_started", job_id=job.gitlab_job_id, job_key=job.key, instance=lease.instance)
+
+
+def _running(tx: Tx, job: Job, lease: Lease) -> None:
+    moved = jobs.move_job(
+        tx,
+        job.key,
+        job.epoch,
+        JobState.RUNNING,
+        stimulus="started",
+        reason=f"the agent of {lease.instance} has taken it",
+        only_from=[JobState.STARTING],
+    )
+    if moved:
+        leases.move_lease(
+            tx, lease.lease_id, LeaseState.RUNNING, stimulus="started", reason="the agent has taken the job"
+        )
+
+
+def _not_reached(desk: Desk, job: Job, lease: Lease, reason: str) -> None:
+    """No channel: a job that was never sent may go elsewhere; one that may have been sent waits for its machine."""
+    log.warning("machine_not_reached", job_key=job.key, instance=lease.instance, error=reason)
+    if job.prologue is None:
+        _move(desk, job, lease, reason)
+
+
+def _refused(desk: Desk, job: Job, lease: Lease, error: AgentError) -> None:
+    log.warning("start_refused", job_key=job.key, instance=lease.instance, slug=error.slug_of_agent, error=str(error))
+    if error.slug_of_agent == "stale_epoch":
+        return  # another manager goes on with this job
+    if error.slug_of_agent in OURS:
+        reason = FailureReason.RUNNER_CONFIGURATION_ERROR
+        ending.end_unstarted(desk, job, Outcome(state="failed", failure_reason=str(reason), message=str(error)))
+        return
+    _move(desk, job, lease, str(error))
+
+
+def _move(desk: Desk, job: Job, lease: Lease, reason: str) -> None:
+    if job.moves >= MOVES:
+        ending.end_unstarted(desk, job, _no(f"{MOVES + 1} machines failed before it could start; the last: {reason}"))
+        return
+    desk.spool.remove(job.key)
+    desk.store.write(lambda tx: change_machine(tx, job.key, job.epoch, lease.lease_id, lease.instance, reason=reason))
+    desk.hint("plan", "execute")
+
+
+def _no(message: str) -> Outcome:
+    return Outcome(state="failed", failure_reason=str(FailureReason.RUNNER_SYSTEM_FAILURE), message=message)

@@ -1,0 +1,55 @@
+"""What rendering is told of a runner: the one place where settings become facts of execution."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from datetime import timedelta
+
+from fleet import __version__
+from fleet.execution.facts import RunnerFacts
+from fleet.gitlab.info import architecture_name, platform_name
+from fleet.store.book import Runner
+
+
+def facts_of_runner(runner: Runner, beside: Mapping[str, str], system_id: str) -> RunnerFacts:
+    """The facts of a runner for one job; `beside` is what came with the job's payload."""
+    settings = runner.settings
+    return RunnerFacts(
+        name=settings.name,
+        short_token=runner.short_token,
+        runner_id=settings.id,
+        system_id=system_id,
+        version=__version__,
+        server_url=settings.url,
+        executable_arch=f"{platform_name()}/{architecture_name()}",
+        manager_host=socket.gethostname(),
+        executor=settings.executor,
+        shell=settings.shell,
+        user=settings.user,
+        login=settings.executor == "shell",
+        builds_dir=settings.builds_dir,
+        cache_dir=settings.cache_dir,
+        clone_url=settings.clone_url,
+        environment=settings.environment,
+        feature_flags=settings.feature_flags,
+        pre_get_sources_script=settings.pre_get_sources_script or "",
+        post_get_sources_script=settings.post_get_sources_script or "",
+        pre_build_script=settings.pre_build_script or "",
+        post_build_script=settings.post_build_script or "",
+        custom_build_dir=bool(settings.custom_build_dir.enabled),
+        output_limit_kib=settings.output_limit,
+        debug_trace_disabled=settings.debug_trace_disabled,
+        clean_git_config=settings.clean_git_config,
+        safe_directory_checkout=settings.safe_directory_checkout is not False,
+        get_sources_timeout_s=_seconds(settings.get_sources_timeout),
+        prepare_timeout_s=_seconds(settings.prepare_timeout),
+        use_common_build_dir=settings.instance.use_common_build_dir,
+        tls_ca=beside.get("ca", ""),
+        tls_cert=beside.get("cert", ""),
+        tls_key=beside.get("key", ""),
+    )
+
+
+def _seconds(given: timedelta | None) -> float | None:
+    return None if given is None else given.total_seconds()

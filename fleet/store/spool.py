@@ -1,0 +1,146 @@
+"""The spool: one append-only file per job with its trace from byte 0, until GitLab has accepted the final update.
+
+The follower appends, the reporter reads; neither waits for the other. The file's length is the truth about how far a
+trace was relayed, so a manager that was killed goes on from there. `sync` makes it durable before the agent is told
+that it may forget.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+import threading
+import zlib
+
+from fleet.sdk import FleetError
+
+CHUNK = 1 << 20
+
+
+class SpoolFull(FleetError):
+    """There is no room for more of a trace."""
+
+    slug = "spool_full"
+
+
+class SpoolGap(FleetError):
+    """Bytes were offered that do not join what is there."""
+
+    slug = "spool_gap"
+
+
+class _File:
+    __slots__ = ("crc", "fd", "lock", "size", "synced")
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.lock = threading.Lock()
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.size = os.fstat(self.fd).st_size
+        self.synced = 0
+        self.crc: tuple[int, int] = (0, 0)  # of the first n bytes: (n, crc)
+
+
+class Spool:
+    """All spool files of a manager. Thread-safe."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.directory = directory
+        self._files: dict[str, _File] = {}
+        self._lock = threading.Lock()
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _file(self, key: str) -> _File:
+        with self._lock:
+            file = self._files.get(key)
+            if file is None:
+                file = self._files[key] = _File(self.directory / f"{key}.trace")
+            return file
+
+    def size(self, key: str) -> int:
+        """How many bytes of the trace are here."""
+        return self._file(key).size
+
+    def append(self, key: str, offset: int, data: bytes) -> int:
+        """Add `data`, which begins at `offset` of the trace; what is here already is skipped. Returns the new size.
+
+        Raises:
+            SpoolFull: the disk has no room; the file is as it was.
+            SpoolGap: bytes between the file's end and `offset` are missing.
+        """
+        file = self._file(key)
+        with file.lock:
+            if offset > file.size:
+                raise SpoolGap(f"the spool of job {key} ends at {file.size}, and {offset} was offered next")
+            new = memoryview(data)[file.size - offset :]
+            at = file.size
+            try:
+                while new:
+                    written = os.pwrite(file.fd, new, at)
+                    at += written
+                    new = new[written:]
+            except OSError as exc:
+                os.ftruncate(file.fd, file.size)
+                if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise SpoolFull(
+                        f"no room for traces in {self.directory}: {exc.strerror}; free some space there, "
+                        "nothing is lost and the manager goes on by itself"
+                    ) from exc
+                raise
+            file.size = at
+            return at
+
+    def read(self, key: str, start: int, count: int) -> bytes:
+        """Up to `count` bytes of the trace from `start`."""
+        return os.pread(self._file(key).fd, count, start)
+
+    def crc(self, key: str, end: int) -> int:
+        """CRC-32 of the first `end` bytes."""
+        file = self._file(key)
+        with file.lock:
+            done, crc = file.crc
+            if done > end:
+                done, crc = 0, 0
+            while done < end:
+                data = os.pread(file.fd, min(CHUNK, end - done), done)
+                if not data:
+                    break
+                crc = zlib.crc32(data, crc)
+                done += len(data)
+            file.crc = (done, crc)
+            return crc
+
+    def sync(self, key: str) -> int:
+        """Make everything that was appended durable; returns how much that is."""
+        file = self._file(key)
+        size = file.size
+        if file.synced < size:
+            os.fdatasync(file.fd)
+            file.synced = size
+        return size
+
+    def remove(self, key: str) -> None:
+        """GitLab has it all: forget the file."""
+        with self._lock:
+            file = self._files.pop(key, None)
+            if file is not None:
+                os.close(file.fd)
+            (self.directory / f"{key}.trace").unlink(missing_ok=True)
+
+    def let_go(self, key: str) -> None:
+        """Close the file without removing it: another manager goes on with the job."""
+        with self._lock:
+            file = self._files.pop(key, None)
+            if file is not None:
+                os.close(file.fd)
+
+    def leftovers(self, open_keys: set[str]) -> list[str]:
+        """Files of jobs that are not open any more."""
+        return [path.stem for path in self.directory.glob("*.trace") if path.stem not in open_keys]
+
+    def close(self) -> None:
+        """Close every file."""
+        with self._lock:
+            for file in self._files.values():
+                os.close(file.fd)
+            self._files.clear()
