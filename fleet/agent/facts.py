@@ -9,7 +9,6 @@ import os
 import re
 import select
 import signal
-import socket
 import sys
 import time
 
@@ -37,7 +36,7 @@ def hello(home: Home) -> dict:
         "home": who.home,
         "root": who.uid == 0,
         "boot_id": system.boot_id(),
-        "hostname": socket.gethostname(),
+        "hostname": os.uname().nodename,
         "git": versions["git"],
         "git_lfs": versions["git_lfs"],
         "shells": [shell for shell in SHELLS if system.find_program(shell, path)],

@@ -6,12 +6,12 @@ lacks (no /proc, no ctypes, an old kernel) is answered with None or an empty lis
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import gc
 import os
 import signal
+import sys
 import time
 
 try:
@@ -160,9 +160,7 @@ def big_pipe() -> tuple:
 
 def waiting_bytes(number: int) -> int:
     """How many bytes can be read from a pipe right now."""
-    count = array.array("i", [0])
-    fcntl.ioctl(number, FIONREAD, count)
-    return count[0]
+    return int.from_bytes(fcntl.ioctl(number, FIONREAD, b"\0\0\0\0"), sys.byteorder)
 
 
 def descendants(root: int) -> list:
