@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import secrets
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,16 +23,16 @@ from tests.contract.execution.stage_runner import Run, run_job
 class GitServer:
     """Repositories over real HTTP that open with a job's token only, and a note of every request."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.tokens: set[str] = set()
         self.seen: list[Request] = []
         self.failures_left = 0
         self.refuses_all = False
         self.host = GitHost(lambda token: token in self.tokens and not self.refuses_all)
-        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, ssl_context=tls)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}"
 
     def _serve(self, environ: dict[str, Any], start_response: Any) -> Any:
         request = Request(environ)

@@ -6,9 +6,11 @@ import dataclasses
 import os
 import pathlib
 import re
+import ssl
 import subprocess
 
 import pytest
+import trustme
 
 from tests.contract.execution.conftest import GitServer, Workplace
 
@@ -309,3 +311,24 @@ def test_repositories_of_the_newer_object_format_are_fetched(workplace: Workplac
     run = workplace.job(source, payload=payload)
     assert run.codes["get_sources"] == 0, run.log
     assert git(workplace.project, "rev-parse", "HEAD") == sha
+
+
+def test_a_server_with_a_private_authority_is_trusted_by_git_as_by_us(workplace: Workplace) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    workplace.server = server = GitServer(context)
+    try:
+        inner = server.host.commit("other/inner", {"x": "inner"})
+        modules = {"inner": (f"{server.url}/other/inner.git", inner.sha)}
+        source = server.host.commit("group/project", {"a": "1"}, submodules=modules)
+        variables = {"GIT_SUBMODULE_STRATEGY": "normal"}
+        assert workplace.job(source, variables=variables).codes["get_sources"] == 128
+        pem = authority.cert_pem.bytes().decode()
+        script = ["git ls-remote origin", 'head -1 "$CI_SERVER_TLS_CA_FILE"']
+        run = workplace.job(source, variables=variables, tls_ca=pem, script=script)
+        assert run.codes["step_script"] == 0, run.log
+        assert run.outputs["step_script"].endswith("-----BEGIN CERTIFICATE-----\n")
+        assert workplace.files()["inner/x"] == "inner"
+    finally:
+        server.close()

@@ -61,7 +61,7 @@ def test_pieces_expand_one_by_one(pieces: list[str]) -> None:
 def test_time_is_linear_in_the_text(piece: str) -> None:
     began = time.perf_counter()
     expand(piece * 200_000, KNOWN.get, limit=10_000_000)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 20
 
 
 def test_what_would_grow_beyond_the_limit_is_refused() -> None:

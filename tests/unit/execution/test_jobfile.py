@@ -245,11 +245,11 @@ def test_the_runners_environment_can_set_flags_below_the_job() -> None:
 
 
 def test_ten_megabytes_of_variables_are_rendered_in_seconds() -> None:
-    variables = {f"V{index}": "it's $A " * 100 for index in range(12_000)} | {"A": "x"}
+    variables = {f"V{index}": "it's $A " + "x'y$" * 220 for index in range(12_000)} | {"A": "x"}
     payload = payload_of(variables=variables)
     began = time.perf_counter()
     rendered = render_with(payload)
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 30
     assert any("too large for the environment" in warning for warning in rendered.warnings)
 
 
