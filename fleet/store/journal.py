@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -58,9 +59,9 @@ def write_lines(sql: sa.Connection, lines: Sequence[JournalLine]) -> None:
     sql.execute(sa.insert(journal), rows)
 
 
-def story_of(sql: sa.Connection, object_id: str, limit: int = 200) -> list[JournalLine]:
-    """The newest `limit` lines about an object, as itself or as the job or instance of another, oldest first."""
-    query = (
+def story_query(object_id: str, limit: int) -> sa.Select[Any]:
+    """The newest lines about an object, newest first; each way to name it has an index."""
+    return (
         sa.select(journal)
         .where(
             sa.or_(
@@ -72,6 +73,10 @@ def story_of(sql: sa.Connection, object_id: str, limit: int = 200) -> list[Journ
         .order_by(journal.c.seq.desc())
         .limit(limit)
     )
+
+
+def story_of(sql: sa.Connection, object_id: str, limit: int = 200) -> list[JournalLine]:
+    """The newest `limit` lines about an object, as itself or as the job or instance of another, oldest first."""
     return [
         JournalLine(
             at=row.at,
@@ -82,7 +87,7 @@ def story_of(sql: sa.Connection, object_id: str, limit: int = 200) -> list[Journ
             more={name: row._mapping[name] for name in COLUMNS},
             seq=row.seq,
         )
-        for row in reversed(sql.execute(query).all())
+        for row in reversed(sql.execute(story_query(object_id, limit)).all())
     ]
 
 

@@ -269,6 +269,7 @@ journal = Table(
     Column("instance_id", Text),
     Index("ix_journal_object_id", "object_id"),
     Index("ix_journal_job_key", "job_key"),
+    Index("ix_journal_instance_id", "instance_id"),
     Index("ix_journal_at", "at"),
     sqlite_autoincrement=True,
 )

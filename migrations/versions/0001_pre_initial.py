@@ -77,6 +77,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_journal_at", "journal", ["at"], unique=False)
+    op.create_index("ix_journal_instance_id", "journal", ["instance_id"], unique=False)
     op.create_index("ix_journal_job_key", "journal", ["job_key"], unique=False)
     op.create_index("ix_journal_object_id", "journal", ["object_id"], unique=False)
     op.create_table(
