@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
+from dataclasses import replace
 
 import structlog
 
@@ -12,17 +13,54 @@ from fleet.runtime.reloading import Reloader
 from fleet.runtime.signals import Life
 from fleet.runtime.starting import make_manager
 from fleet.sdk import FleetError
-from fleet.settings.environment import Overrides, current
+from fleet.settings.environment import Env, Overrides, current, overrides
 from fleet.settings.loading import load
 
 log = structlog.get_logger(__name__)
 CONFIG_INVALID = 3
 
 
-def up(config_path: pathlib.Path, overrides: Overrides) -> int:
+def up(
+    config: pathlib.Path | None,
+    *,
+    demo: bool = False,
+    on_term: str | None = None,
+    listen_address: str | None = None,
+    log_level: str | None = None,
+    log_format: str | None = None,
+    database: str | None = None,
+    state_dir: str | None = None,
+) -> int:
     """Run the manager; returns the exit code."""
     env = current()
-    found = load(config_path, env, overrides=overrides)
+    try:
+        asked = overrides(
+            env,
+            log_level_flag=log_level,
+            log_format_flag=log_format,
+            listen_address_flag=listen_address,
+            on_term_flag=on_term,
+        )
+    except ValueError as exc:
+        print(f"fleetctl: {exc}", file=sys.stderr)
+        return 2
+    asked = replace(asked, database=database or asked.database, state_dir=state_dir or asked.state_dir)
+    if demo and config is None:
+        from fleet.cli.demonstration import demonstrate  # noqa: PLC0415  only the demo needs the pretend GitLab
+
+        return demonstrate(asked, env)
+    assert config is not None
+    life = prepare(config, asked, env)
+    if isinstance(life, int):
+        return life
+    life.install()
+    life.run()
+    return 0
+
+
+def prepare(config: pathlib.Path, asked: Overrides, env: Env) -> Life | int:
+    """A manager that is ready to run, or the exit code when there is none."""
+    found = load(config, env, overrides=asked)
     for line in found.lines():
         print(line, file=sys.stderr)
     settings = found.settings
@@ -35,9 +73,4 @@ def up(config_path: pathlib.Path, overrides: Overrides) -> int:
     except FleetError as exc:
         log.error("manager_not_started", error=str(exc))
         return 1
-    if manager is None:
-        return 0
-    life = Life(manager, Reloader(manager, env, overrides))
-    life.install()
-    life.run()
-    return 0
+    return 0 if manager is None else Life(manager, Reloader(manager, env, asked))
