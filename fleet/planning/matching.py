@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fleet.model.ids import InstanceId
 from fleet.model.lifecycle import InstanceState
@@ -33,9 +34,8 @@ _PROGRESS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """One free slot of one instance."""
+class Slot(NamedTuple):
+    """One free slot of one instance; a tuple because there are as many as a pool has slots."""
 
     instance: InstanceView
     number: int
@@ -123,6 +123,8 @@ def _coming_slots(census: Census) -> deque[Slot]:
 
 def _take(slots: deque[Slot], avoid: frozenset[InstanceId]) -> Slot | None:
     """The first slot that is not avoided; those stepped over stay where they are."""
+    if not avoid:
+        return slots.popleft() if slots else None
     aside: list[Slot] = []
     found = None
     while slots and found is None:
