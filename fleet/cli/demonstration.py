@@ -129,8 +129,9 @@ class _Watcher:
                 if progress.text.strip():
                     self._screen.print(f"{name}  {escape(progress.text)}")
             case ProgressKind.JOB_ENDED:
-                mark = "[green]ok[/green]" if progress.is_good else "[red]failed[/red]"
-                self._screen.print(f"{name}  {mark} {escape(progress.text)} after {progress.elapsed_s:.1f} s")
+                tone = "green" if progress.is_good else "red"
+                told = f"{escape(progress.text)} after {progress.elapsed_s:.1f} s"
+                self._screen.print(f"{name}  [{tone}]{told}[/{tone}]")
             case ProgressKind.PIPELINE_ENDED:
                 mark = "[green]passed[/green]" if progress.is_good else "[red]failed[/red]"
                 self._screen.print(f"\n[bold]The pipeline {mark} after {progress.elapsed_s:.1f} s.[/bold]")

@@ -17,13 +17,6 @@ from typing import Any
 from fleet.places.local.provider import LocalProvider
 from fleet.sdk import MachineState, ProviderSetting
 
-UP = (
-    "import pathlib, sys\n"
-    "from fleet.cli.up import up\n"
-    "from fleet.settings.environment import Overrides\n"
-    "sys.exit(up(pathlib.Path(sys.argv[1]), Overrides()))\n"
-)
-
 POOL = """
   [runners.autoscaler]
   plugin = "local"
@@ -119,7 +112,7 @@ request_concurrency = {request_concurrency}
         self.starts += 1
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", UP, str(self.config)],
+                [sys.executable, "-m", "fleet.cli.main", "up", "--config", str(self.config)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
