@@ -6,6 +6,7 @@ Only the stages that run the user's words, or git, get the variables.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from fleet.gitlab.failure_reasons import FailureReason
 from fleet.gitlab.payload import JobPayload, Step
 
 AFTER_SCRIPT = "after_script"
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")  # of a section, in GitLab's log
 
 Stage = dict[str, Any]
 
@@ -97,7 +99,7 @@ def _get_sources(given: StageInputs) -> Stage:
 
 
 def _step(given: StageInputs, step: Step) -> Stage:
-    name = f"step_{step.name or 'script'}"
+    name = f"step_{_NOT_IN_A_NAME.sub('_', step.name)[:200] or 'script'}"
     return _stage(name, "step", _step_script(given, step), f'Executing "{name}" stage of the job script')
 
 

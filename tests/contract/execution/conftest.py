@@ -70,50 +70,43 @@ class Workplace:
     server: GitServer
     shell: str
     environment: dict[str, str]
-    rendered: Rendered | None = None
     token: str = ""
 
     @property
     def project(self) -> pathlib.Path:
         return self.home / "builds/abcdefghi/1/group/project"
 
-    def job(
+    def render(
         self,
         source: GitSource,
         *,
         variables: Mapping[str, str] | None = None,
         script: list[str] | None = None,
         depth: int = 20,
-        cleans_up: bool = True,
         payload: Mapping[str, Any] | None = None,
         git_info: Mapping[str, Any] | None = None,
         **runner: Any,
-    ) -> Run:
-        """Run a job of this commit with a token of its own, which is dead afterwards."""
+    ) -> Rendered:
+        """The job file of this commit, with a token of its own."""
         self.token = self.server.token()
         address = f"{self.server.url}/{source.project}.git".replace("://", f"://gitlab-ci-token:{self.token}@")
         given = [{"key": "CI_JOB_TOKEN", "value": self.token, "masked": True}]
         given += [{"key": key, "value": value} for key, value in (variables or {}).items()]
-        found = payload_of(
-            **{
-                "script": script or ["true"],
-                "variables": given,
-                "token": self.token,
-                "allow_git_fetch": True,
-                "git_info": {
-                    "repo_url": address,
-                    "sha": source.sha,
-                    "ref": source.ref,
-                    "refspecs": source.refspecs,
-                    "depth": depth,
-                    **(git_info or {}),
-                },
-                **(payload or {}),
-            }
-        )
-        self.rendered = render_with(found, self.home, shell=self.shell, **runner)
+        info = {
+            "repo_url": address, "sha": source.sha, "ref": source.ref, "refspecs": source.refspecs, "depth": depth,
+            **(git_info or {}),
+        }  # fmt: skip
+        whole: dict[str, Any] = {
+            "script": script or ["true"], "variables": given, "token": self.token, "allow_git_fetch": True,
+            "git_info": info, **(payload or {}),
+        }  # fmt: skip
+        return render_with(payload_of(**whole), self.home, shell=self.shell, **runner)
+
+    def job(self, source: GitSource, **wishes: Any) -> Run:
+        """Run a job of this commit; its token is dead afterwards."""
+        rendered = self.render(source, **wishes)
         try:
-            return run_job(self.rendered.job_file, self.environment, cleans_up=cleans_up)
+            return run_job(rendered.job_file, self.environment)
         finally:
             self.server.tokens.discard(self.token)
 
