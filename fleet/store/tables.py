@@ -200,6 +200,9 @@ leases = Table(
     Column("state_at", Instant, nullable=False),
     Column("granted_at", Instant, nullable=False),
     Column("ended_at", Instant),
+    # whole ones beside the partial ones below: the story of a machine, and retention, look for ended leases too
+    Index("ix_leases_instance_id", "instance_id"),
+    Index("ix_leases_job_key", "job_key"),
     # one job in a slot, one number per runner and per project, one machine per job: whatever the code does
     Index("uq_leases_slot", "instance_id", "slot", unique=True, sqlite_where=ACTIVE, postgresql_where=ACTIVE),
     Index(

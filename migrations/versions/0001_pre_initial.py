@@ -224,6 +224,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["instance_id"], ["instances.instance_id"], name=op.f("fk_leases_instance_id")),
         sa.PrimaryKeyConstraint("lease_id", name=op.f("pk_leases")),
     )
+    op.create_index("ix_leases_instance_id", "leases", ["instance_id"], unique=False)
+    op.create_index("ix_leases_job_key", "leases", ["job_key"], unique=False)
     op.create_index(
         "uq_leases_concurrent",
         "leases",
