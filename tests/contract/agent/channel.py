@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pwd
 import select
 import signal
 import subprocess
@@ -43,13 +44,23 @@ def eventually(check: Callable[[], Any], what: str, within_s: float = PATIENCE_S
 class Channel:
     """One `agent serve` process and what it said."""
 
-    def __init__(self, agent: pathlib.Path, home: pathlib.Path, python: str = sys.executable, **env: str) -> None:
+    def __init__(
+        self,
+        agent: pathlib.Path,
+        home: pathlib.Path,
+        python: str = sys.executable,
+        user: str | None = None,
+        **env: str,
+    ) -> None:
         self.process = subprocess.Popen(
             [python, "-I", "-S", str(agent), "serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"HOME": str(home), "PATH": os.environ["PATH"], **env},
             bufsize=0,
+            user=user,
+            group=None if user is None else pwd.getpwnam(user).pw_gid,
+            extra_groups=None if user is None else [],
         )
         self._decoder = Decoder()
         self.frames: list[tuple[dict[str, Any], bytes]] = []
@@ -103,11 +114,12 @@ class Channel:
 
     def log(self, lease: str, start: int = 0) -> bytes:
         """The log as it was received; fails on a gap or a repetition."""
-        log = b""
+        pieces, end = [], start
         for offset, body in self.data(lease):
-            assert offset == start + len(log)
-            log += body
-        return log
+            assert offset == end
+            pieces.append(body)
+            end += len(body)
+        return b"".join(pieces)
 
     def kill(self) -> None:
         """kill -9, as a machine's out-of-memory killer would."""
