@@ -69,7 +69,7 @@ def prepare(config: pathlib.Path, asked: Overrides, env: Env) -> Life | int:
         return CONFIG_INVALID
     configure(settings.global_.log_level, settings.global_.log_format)
     try:
-        manager = make_manager(settings)
+        manager = make_manager(settings, env)
     except FleetError as exc:
         log.error("manager_not_started", error=str(exc))
         return 1

@@ -85,7 +85,7 @@ class Intake:
         """Begin the polls that may begin now."""
         if self.cancel.is_set() or not self.may_speak() or self.may_take() is not None:
             return Asking()
-        runners = [each for each in self.book.runners.values() if not each.retired and each.token]
+        runners = [each for each in self.book.runners.values() if not (each.retired or each.stopped) and each.token]
         found, rooms, now = self.store.read(lambda tx: (work_of(tx, self.me), leases.rooms(tx), tx.now))
         busy = Counter(work.runner for work in found if work.state in HOLDING)
         with self._lock:

@@ -26,6 +26,7 @@ from fleet.gitlab.cancel import Cancel
 from fleet.gitlab.identity import system_id
 from fleet.intake.acknowledging import Acknowledger
 from fleet.intake.asking import Intake
+from fleet.intake.rotating import Rotator
 from fleet.leasing.keeping import Keeper
 from fleet.leasing.readiness import Readiness
 from fleet.machine.channels import Channels
@@ -38,15 +39,18 @@ from fleet.reporting.rows import RowListener
 from fleet.reporting.targets import Reports
 from fleet.runtime.clock import Clock
 from fleet.runtime.configuring import Configurator
+from fleet.runtime.disk import Disks
 from fleet.runtime.driver import Controller, Driver, Hints
 from fleet.runtime.facts import facts_of_runner
 from fleet.runtime.heart import Heart
 from fleet.runtime.lanes import Lanes
 from fleet.runtime.locks import Locks
 from fleet.runtime.providers import Plugins
+from fleet.runtime.saving import Saver
 from fleet.runtime.servers import Servers
+from fleet.runtime.upkeep import Upkeep, mark_path
 from fleet.settings.settings import Settings
-from fleet.store import managers
+from fleet.store import managers, restore
 from fleet.store.book import Book
 from fleet.store.database import Store, Tx
 from fleet.store.seal import Seal, key_from_file
@@ -84,6 +88,9 @@ class Manager:
     executor: Executor
     intake: Intake
     heart: Heart
+    disks: Disks
+    upkeep: Upkeep
+    saver: Saver
     stop_asking: Cancel
     state: str = "starting"
     sweeping_off: str | None = None
@@ -100,6 +107,8 @@ class Manager:
         """Bring a changed configuration into force."""
         self.configurator.apply(settings)
         self.settings = settings
+        self.disks.reserve_bytes = settings.fleet.reserve_free_bytes
+        self.upkeep.settings = settings.fleet
         self.intake.concurrent = settings.global_.concurrent
         self.intake.check_interval_s = settings.global_.check_interval
         self.intake.forgive()
@@ -179,11 +188,16 @@ def open_store(settings: Settings, clock: Clock) -> Store:
     return Store(settings.fleet.database.get_secret_value(), Seal(key), clock.now)
 
 
-def open_manager(settings: Settings, *, store: Store, clock: Clock, locks: Locks, plugins: Plugins) -> Manager:
+def open_manager(
+    settings: Settings, *, store: Store, clock: Clock, locks: Locks, plugins: Plugins, saver: Saver
+) -> Manager:
     """Make a manager on an open store: its session holds its claims, and nothing acts yet."""
     me = ManagerId(system_id(pathlib.Path(settings.path).parent))
     session = secrets.token_hex(8)
     store_id = store.write(lambda tx: managers.store_identity(tx, secrets.token_hex(8)))
+    restored = store.write(lambda tx: restore.stop_sweeping_if_restored(mark_path(settings.fleet.state_dir), tx))
+    if restored is not None:
+        log.error("database_restored", reason=restored, until="fleetctl store sweep on")
     store.write(
         lambda tx: managers.begin_session(
             tx,
@@ -198,7 +212,9 @@ def open_manager(settings: Settings, *, store: Store, clock: Clock, locks: Locks
     book = Book(store_id)
     configurator = Configurator(store=store, book=book, plugins=plugins, state_dir=settings.fleet.state_dir)
     configurator.apply(settings)
-    return _assemble(settings, store, clock, locks, me=me, session=session, book=book, configurator=configurator)
+    return _assemble(
+        settings, store, clock, locks, me=me, session=session, book=book, configurator=configurator, saver=saver
+    )
 
 
 def _assemble(
@@ -211,6 +227,7 @@ def _assemble(
     session: str,
     book: Book,
     configurator: Configurator,
+    saver: Saver,
 ) -> Manager:
     hints, lanes, channels, stop_asking = Hints(), Lanes(), Channels(), Cancel()
     driver = Driver()
@@ -237,6 +254,12 @@ def _assemble(
     executor = Executor(desk=desk)
     shared: dict[str, Any] = {"store": store, "book": book, "me": me, "submit": lanes.submit, "hint": hints}
     acknowledger = Acknowledger(**shared, server_of=servers.of, info_of=servers.info_of, may_speak=heart.may_speak)
+    disks = Disks(
+        paths=(settings.fleet.state_dir, settings.fleet.spool_dir),
+        reserve_bytes=settings.fleet.reserve_free_bytes,
+    )
+    upkeep = Upkeep(store=store, spool=spool, settings=settings.fleet)
+    rotator = Rotator(**shared, server_of=servers.of, wall=clock.wall, save=saver.save_token)
     intake = Intake(
         **shared,
         acknowledger=acknowledger,
@@ -246,6 +269,7 @@ def _assemble(
         may_speak=heart.may_speak,
         concurrent=settings.global_.concurrent,
         check_interval_s=settings.global_.check_interval,
+        may_take=disks.problem,
     )
     manager = Manager(
         settings=settings,
@@ -268,6 +292,9 @@ def _assemble(
         executor=executor,
         intake=intake,
         heart=heart,
+        disks=disks,
+        upkeep=upkeep,
+        saver=saver,
         stop_asking=stop_asking,
     )
     heart.lost = manager.claims_lost
@@ -287,6 +314,9 @@ def _assemble(
         ("acknowledge", 5.0, acknowledger.activate),
         ("execute", 2.0, executor.activate),
         ("reap", 2.0, reaper.activate),
+        ("rotate", 30.0, rotator.activate),
+        ("mark", 5.0, upkeep.mark),
+        ("prune", 600.0, upkeep.prune),
         ("progress", 1.0, lambda: listener.trace_sent(reporter.progress())),
     ):
         driver.add(Controller(name=name, period_s=period_s, activate=activate))

@@ -34,10 +34,12 @@ class Configurator:
     book: Book
     plugins: Plugins
     state_dir: str
+    stopped: dict[str, str] = field(default_factory=dict)
     _providers: dict[tuple[PoolName, str], Provider] = field(default_factory=dict)
 
     def apply(self, settings: Settings) -> None:
         """Bring `settings` into force. On return the book shows them."""
+        self.stopped = {str(each.key): each.reason for each in settings.stopped}
         self.store.write(lambda tx: self._store(tx, settings))
         self.refresh()
 
@@ -47,7 +49,7 @@ class Configurator:
         before = dict(self._providers)
         self._providers.clear()
         pools = {row.pool: self._pool(row, before) for row in found}
-        runners = {RunnerKey(row.runner_key): _runner(row) for row in entries}
+        runners = {RunnerKey(row.runner_key): _runner(row, self.stopped.get(row.runner_key)) for row in entries}
         self.book.replace(pools, runners)
         for key, provider in before.items():
             if key not in self._providers:
@@ -131,7 +133,7 @@ def _store_runner(tx: Tx, runner: RunnerSettings, old: rows.RunnerRow | None) ->
     )
 
 
-def _runner(row: rows.RunnerRow) -> Runner:
+def _runner(row: rows.RunnerRow, stopped: str | None) -> Runner:
     return Runner(
         key=RunnerKey(row.runner_key),
         settings=RunnerSettings.model_validate(row.settings),
@@ -139,4 +141,5 @@ def _runner(row: rows.RunnerRow) -> Runner:
         short_token=short_token(row.token),
         pool=PoolName(row.pool),
         retired=row.retired_at is not None,
+        stopped=stopped,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -20,19 +20,16 @@ class Reloader:
     """Reloads the configuration of a manager.
 
     Attributes:
-        ours: content hashes of the file as we wrote it ourselves; such a change is no reload.
         problem: why the file as it is now is not in force; None when it is.
     """
 
     manager: Manager
     env: Env
     overrides: Overrides
-    ours: set[str] = field(default_factory=set)
     problem: str | None = None
     loaded: int = 0
     failed: int = 0
     _seen: tuple[int, int, int] | None = None
-    _hash: str | None = None
 
     def __post_init__(self) -> None:
         self._seen = self._stamp()
@@ -51,7 +48,7 @@ class Reloader:
             return False
         self._seen = stamp
         found = load(self.manager.settings.path, self.env, overrides=self.overrides)
-        if found.content_hash in self.ours and not forced:
+        if found.content_hash in self.manager.saver.ours and not forced:
             return False
         for line in found.lines():
             log.warning("configuration_problem", problem=line)

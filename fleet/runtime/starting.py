@@ -15,6 +15,8 @@ from fleet.runtime.app import Manager, open_manager, open_store
 from fleet.runtime.clock import Clock
 from fleet.runtime.locks import Locks
 from fleet.runtime.providers import Plugins
+from fleet.runtime.saving import Saver
+from fleet.settings.environment import Env
 from fleet.settings.settings import Settings
 from fleet.store import managers
 from fleet.store.database import Store
@@ -24,7 +26,7 @@ log = structlog.get_logger(__name__)
 LONGEST_S = 30.0
 
 
-def make_manager(settings: Settings, *, should_stop: Callable[[], bool] = lambda: False) -> Manager | None:
+def make_manager(settings: Settings, env: Env, *, should_stop: Callable[[], bool] = lambda: False) -> Manager | None:
     """Everything up to the point where the manager may act; None when it was told to stop before that.
 
     Raises:
@@ -42,7 +44,9 @@ def make_manager(settings: Settings, *, should_stop: Callable[[], bool] = lambda
         locks.release()
         return None
     clock.not_before(store.read(managers.newest_instant))
-    return open_manager(settings, store=store, clock=clock, locks=locks, plugins=Plugins())
+    return open_manager(
+        settings, store=store, clock=clock, locks=locks, plugins=Plugins(), saver=Saver(path=settings.path, env=env)
+    )
 
 
 def _open(store: Store, should_stop: Callable[[], bool]) -> bool:

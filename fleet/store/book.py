@@ -56,7 +56,11 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """A runner with its token of now."""
+    """A runner with its token of now.
+
+    Attributes:
+        stopped: why its entry cannot be used as the file is now; its jobs go on, it asks for no more.
+    """
 
     key: RunnerKey
     settings: RunnerSettings
@@ -64,6 +68,7 @@ class Runner:
     short_token: str
     pool: PoolName
     retired: bool = False
+    stopped: str | None = None
 
 
 class Book:

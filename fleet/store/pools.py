@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from fleet.model.ids import PoolName, RequestId
 from fleet.model.instance import OpenRequest
 from fleet.store.database import Tx
-from fleet.store.tables import cool_downs, create_requests, instances, jobs, pools, reservations, runners
+from fleet.store.tables import cool_downs, create_requests, instances, jobs, managers, pools, reservations, runners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,3 +264,37 @@ def open_request_ids(tx: Tx) -> set[str]:
     """The requests that the provider's answer is awaited for."""
     query = sa.select(create_requests.c.request_id).where(create_requests.c.state == "open")
     return set(tx.sql.execute(query).scalars())
+
+
+def claim_runner(tx: Tx, runner_key: str, me: str, token: str) -> bool:
+    """Whether this manager may renew the runner's token now: it is still `token`, and nobody alive is at it."""
+    row = tx.sql.execute(sa.select(runners).where(runners.c.runner_key == runner_key).with_for_update()).one_or_none()
+    if row is None or tx.seal.open(row.token).decode() != token:
+        return False
+    alive = sa.select(managers.c.manager_id).where(managers.c.alive_until > tx.now)
+    others = row.owner not in (None, me) and row.owner in set(tx.sql.execute(alive).scalars())
+    if others:
+        return False
+    tx.sql.execute(
+        sa.update(runners).where(runners.c.runner_key == runner_key).values(owner=me, epoch=runners.c.epoch + 1)
+    )
+    return True
+
+
+def renew_token(
+    tx: Tx, runner_key: str, *, token: str, obtained_at: datetime, expires_at: datetime | None, old: str
+) -> None:
+    """Keep a renewed token; the claim ends with it."""
+    row = tx.sql.execute(sa.select(runners.c.token).where(runners.c.runner_key == runner_key)).one()
+    assert tx.seal.open(row.token).decode() == old, "renewed by two at once"
+    tx.sql.execute(
+        sa.update(runners)
+        .where(runners.c.runner_key == runner_key)
+        .values(
+            token=tx.seal.close(token.encode()),
+            token_obtained_at=obtained_at,
+            token_expires_at=expires_at,
+            owner=None,
+        )
+    )
+    tx.journal("runner", runner_key, "token_renewed", "three quarters of its token's life had passed")

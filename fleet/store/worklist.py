@@ -97,3 +97,8 @@ def work_of(tx: Tx, owner: str) -> list[Work]:
         )
         for row in tx.sql.execute(query)
     ]
+
+
+def open_keys(tx: Tx) -> set[str]:
+    """The open jobs of all managers."""
+    return set(tx.sql.execute(sa.select(jobs.c.job_key).where(OPEN_JOBS)).scalars())
