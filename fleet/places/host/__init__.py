@@ -49,7 +49,7 @@ class HostProvider:
             tags={TAG_STORE: setting.store_id, TAG_POOL: setting.pool},
             address_internal="localhost",
             address_external="localhost",
-            endpoint=PipeEndpoint(home=str(Path(setting.state_dir) / "host")),
+            endpoint=PipeEndpoint(home=str(Path(setting.state_dir).absolute() / "host")),
         )
 
     def info(self) -> ProviderInfo:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import logging
 import os
 import select
 import signal
@@ -39,6 +40,7 @@ def main() -> None:
     # The lock of life is ours alone: a child that kept it would make a dead machine look alive.
     os.set_inheritable(arguments.alive_fd, False)
     spec = json.load(sys.stdin)
+    logging.disable(logging.CRITICAL)  # what clients do is no news, and the log file of a machine must not grow by it
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -58,7 +60,8 @@ class Machine:
         self._timeout_s = float(spec["agent_timeout_s"])
         self._heard_at = time.monotonic()
         self._children = Children()
-        self._server = Server(_setting(record, spec), self._children)
+        self._boot_id = str(uuid.uuid4())
+        self._server = Server(_setting(record, spec, self._boot_id), self._children)
         self._wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._told_to_end = False
         os.set_blocking(wake_w, False)
@@ -124,10 +127,18 @@ class Machine:
         now = time.monotonic()
         if self._server.has_contact:
             self._heard_at = now
-        return now - self._heard_at > self._timeout_s
+        return now - self._heard_at > self._timeout_s and self._quiet_until() < time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def _quiet_until(self) -> float:
+        """Until when the manager, through the agent, has told the dead-man to stay quiet."""
+        try:
+            contact = json.loads((self._record.home / ".fleet-agent" / "contact").read_text(encoding="utf-8"))
+            return float(contact["until_boottime_s"]) if contact["boot_id"] == self._boot_id else 0.0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0
 
 
-def _setting(record: Record, spec: dict[str, Any]) -> Setting:
+def _setting(record: Record, spec: dict[str, Any], boot_id: str) -> Setting:
     home = str(record.home)
     # The interpreter we run on comes last, so that a host whose only Python is elsewhere still has one.
     path = f"{_SYSTEM_PATH}:{os.path.dirname(os.path.realpath(sys.executable))}"
@@ -138,7 +149,9 @@ def _setting(record: Record, spec: dict[str, Any]) -> Setting:
         "LOGNAME": spec["user"],
         "SHELL": spec["shell"],
         "LANG": "C.UTF-8",
-        "FLEET_BOOT_ID": str(uuid.uuid4()),
+        "FLEET_BOOT_ID": boot_id,
+        # Root has one home on this host, and the agents of all local machines would meet in it.
+        "FLEET_NO_SUDO": "1",
         MARK: record.machine_id,
     }
     return Setting(

@@ -65,7 +65,7 @@ class LocalProvider:
                 f"it knows {', '.join(sorted(_KNOWN_KEYS))}"
             )
         self._shell = _shell(setting)
-        self._root = Path(setting.state_dir) / "local"
+        self._root = Path(setting.state_dir).absolute() / "local"
 
     def info(self) -> ProviderInfo:
         return ProviderInfo(

@@ -323,6 +323,19 @@ def test_a_machine_nobody_talks_to_ends_by_itself(tmp_path: pathlib.Path) -> Non
         assert not machine.home.exists()
 
 
+def test_the_managers_word_holds_the_dead_man_off(tmp_path: pathlib.Path) -> None:
+    with LocalMachine(tmp_path, agent_timeout_s=0.3) as machine:
+        with connect(machine.target) as connection:
+            boot_id = said(connection, "echo $FLEET_BOOT_ID")[0].strip()
+            until_s = time.clock_gettime(time.CLOCK_BOOTTIME) + 1.5
+            (machine.home / ".fleet-agent").mkdir()
+            contact = {"until_boottime_s": until_s, "until_wall_s": 0, "boot_id": boot_id}
+            (machine.home / ".fleet-agent" / "contact").write_text(json.dumps(contact))
+        while time.clock_gettime(time.CLOCK_BOOTTIME) < until_s - 0.2:
+            assert machine.seen(MachineState.RUNNING)
+        assert until(lambda: machine.seen(MachineState.GONE)).reason == "no contact for 0.3 s"
+
+
 def test_other_stores_machines_are_listed_too(machine: LocalMachine) -> None:
     assert [each.tags for each in another(machine).list()] == [machine.request.tags]
 
