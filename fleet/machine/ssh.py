@@ -155,7 +155,11 @@ class SshPipe:
             self._hop.writing_since = None
 
     def ending(self) -> str:
-        status = f"exit status {self._channel.recv_exit_status()}" if self._channel.exit_status_ready() else ""
+        channel = self._channel
+        if channel.eof_received:
+            channel.status_event.wait(1.0)  # OpenSSH tells the end of the output first, the exit status after it
+        code = channel.recv_exit_status() if channel.exit_status_ready() else -1
+        status = f"exit status {code}" if code >= 0 else ""
         gone = "" if self._hop.is_open else "the connection ended"
         return "; ".join(part for part in (gone or status, self._tail.text()) if part)
 

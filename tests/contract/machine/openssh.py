@@ -13,6 +13,7 @@ from typing import Self
 
 from fleet.machine.keys import make_key_pair
 from fleet.machine.target import SshTarget
+from fleet.places.local.processes import descendants
 from tests.contract.machine.local_machine import until
 
 
@@ -93,3 +94,9 @@ class OpenSsh:
     def hits(self, words: Sequence[str]) -> int:
         """How many lines of the server's log hold all these words."""
         return sum(all(word in line for word in words) for line in self.log.read_text().splitlines())
+
+    def signal_sessions(self, number: int) -> None:
+        """Send a signal to the processes that serve the open connections."""
+        for pid in descendants({self.process.pid}):
+            if pathlib.Path(f"/proc/{pid}/comm").read_text().strip().startswith("sshd"):
+                os.kill(pid, number)

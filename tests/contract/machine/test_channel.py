@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import io
+import sys
 import threading
 import time
+import zipfile
 import zlib
 
 import pytest
@@ -41,7 +45,23 @@ def test_the_agent_is_sent_once_and_found_again(machine: LocalMachine) -> None:
     assert sent == [True, False, False]
     installed = list((machine.home / ".fleet-agent" / "agents").iterdir())
     assert [path.name for path in installed] == [f"{stand_in_bundle().sha256}.pyz"]
-    assert installed[0].read_bytes() == stand_in_bundle().data
+    with zipfile.ZipFile(installed[0]) as there, zipfile.ZipFile(io.BytesIO(stand_in_bundle().data)) as sent_file:
+        names = sent_file.namelist()
+        assert {name: there.read(name) for name in names} == {name: sent_file.read(name) for name in names}
+        assert set(there.namelist()) == {*names, *(f"{name}c" for name in names)}
+
+
+def test_an_agent_compiled_for_another_python_runs_from_its_source(machine: LocalMachine, connection) -> None:
+    options = AgentOptions(python=sys.executable)
+    with AgentChannel.over_ssh(connection, bundle=stand_in_bundle(), options=options):
+        pass
+    path = machine.home / ".fleet-agent" / "agents" / f"{stand_in_bundle().sha256}.pyz"
+    data = path.read_bytes()
+    assert importlib.util.MAGIC_NUMBER in data
+    path.write_bytes(data.replace(importlib.util.MAGIC_NUMBER + b"\1", b"\0\0\r\n\1"))
+    with AgentChannel.over_ssh(connection, bundle=stand_in_bundle(), options=options) as channel:
+        assert not channel.uploaded
+        assert channel.request("ping", 20)["ok"]
 
 
 def test_an_installed_agent_that_was_cut_short_is_sent_again(machine: LocalMachine, connection: SshConnection) -> None:

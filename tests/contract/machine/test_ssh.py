@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import threading
@@ -20,6 +21,7 @@ from fleet.machine.errors import (
     AuthRefused,
     BadSshKey,
     BootstrapFailed,
+    ChannelClosed,
     HostKeyMismatch,
     HostKeyUnknown,
     Unreachable,
@@ -304,9 +306,7 @@ def test_a_server_that_dies_ends_the_channel_at_once(sshd: OpenSsh) -> None:
     with connect(sshd.target) as connection, AgentChannel.over_ssh(connection, bundle=stand_in_bundle()) as channel:
         ended = threading.Event()
         channel.on_closed(lambda _: ended.set())
-        children = pathlib.Path(f"/proc/{sshd.process.pid}/task/{sshd.process.pid}/children").read_text().split()
-        for pid in children:
-            os.kill(int(pid), 9)
+        sshd.signal_sessions(signal.SIGKILL)
         assert ended.wait(5)
         assert channel.closed
 
@@ -316,3 +316,19 @@ def test_a_connection_that_is_closed_gives_no_session(sshd: OpenSsh) -> None:
         pass
     with pytest.raises(Unreachable, match="opened no session"):
         connection.open_pipe("true")
+
+
+def test_a_write_that_hangs_in_the_kernel_comes_back(sshd: OpenSsh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.machine.ssh.IDLE_WAKE_S", 0.2)
+    target = dataclasses.replace(sshd.target, send_timeout_s=0.5)
+    with connect(target) as connection, AgentChannel.over_ssh(connection, bundle=stand_in_bundle()) as channel:
+        # Far less room than the channel's window: the write cannot get stuck anywhere else.
+        connection._hops[-1].transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sshd.signal_sessions(signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            with pytest.raises(ChannelClosed):
+                channel.request("echo", 60, body=b"x" * 1_000_000)
+            assert time.monotonic() - begun < 10
+        finally:
+            sshd.signal_sessions(signal.SIGCONT)
