@@ -17,6 +17,7 @@ WAIVERS_ALLOWED = 10
 WAIVER = re.compile(r"#\s*noqa(?P<codes>:\s*[A-Z0-9, ]+)?(?P<reason>.*)")
 SECRETS = re.compile(r"(glpat|glrt|glcbt)-[0-9A-Za-z_]{20}")
 REGISTRY = re.compile(r"(files\.pythonhosted|pypi\.org|registry\.npmjs|deb\.debian|crates\.io)")
+MOCK = re.compile(r"^\s*(from unittest import .*mock|import unittest\.mock|from unittest\.mock)", re.MULTILINE)
 EXEMPT = {"tests/layout.py"}
 
 
@@ -45,6 +46,8 @@ def breaches_of(path: pathlib.Path) -> tuple[list[str], int]:
     ]
     if path.stem in BANNED:
         found.append(f"{name}: a file named {path.stem!r} has no one concept")
+    if MOCK.search(text):
+        found.append(f"{name}: uses unittest.mock; write a fake with its illness in its name")
     if not name.startswith("fleet/"):
         return found, 0
     waivers = list(WAIVER.finditer(text))

@@ -27,3 +27,12 @@ def test_a_long_file_and_a_file_without_a_concept_are_breaches(tmp_path, monkeyp
     long = tmp_path / "fleet" / "utils.py"
     long.write_text("x = 1\n" * 401)
     assert len(layout.breaches_of(long)[0]) == 2
+
+
+def test_a_mock_is_a_breach(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "ROOT", tmp_path)
+    lazy = tmp_path / "test_lazy.py"
+    lazy.write_text("from unittest" + " import mock\n")
+    assert layout.breaches_of(lazy)[0] == [
+        "test_lazy.py: uses unittest.mock; write a fake with its illness in its name"
+    ]
