@@ -8,15 +8,17 @@ says that it is no longer ours.
 from __future__ import annotations
 
 import secrets
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
 from fleet.gitlab.client import GitLab, Info
 from fleet.gitlab.failure_reasons import FailureReason
-from fleet.gitlab.outcomes import BrokenOffer, JobOffer, UpdateOutcome, UpdateResult
+from fleet.gitlab.outcomes import BrokenOffer, JobOffer, PatchOutcome, UpdateOutcome, UpdateResult
 from fleet.model.ids import ManagerId
 from fleet.model.lifecycle import JobState
 from fleet.store import jobs, leases
@@ -135,15 +137,26 @@ class Acknowledger:
         self.hint("plan", "execute")
 
     def refuse(self, offer: BrokenOffer, runner: Runner) -> None:
-        """A job whose description cannot be read is failed with what is known of it, and said so in the log."""
+        """A job whose description cannot be read is failed with what is known of it; its log and ours say why.
+
+        It is acknowledged first, for GitLab takes no end of a job that nobody has. To say nothing would give it back
+        where jobs are acknowledged in two phases, but leave it hanging for an hour where they are not.
+        """
         log.error("payload_unreadable", job_id=offer.job_id, error=str(offer.error))
-        self.server_of(runner).update_job(
-            job_id=offer.job_id,
-            token=offer.token,
+        server = self.server_of(runner)
+        about: dict[str, Any] = {"job_id": offer.job_id, "token": offer.token, "runner": runner.short_token}
+        answer = server.update_job(**about, info=self.info_of(runner), state="running")
+        if answer.outcome in (UpdateOutcome.ABORT, UpdateOutcome.GONE):
+            return
+        said = f"ERROR: Job failed (system failure): {offer.error}. Nothing of the job was run.\n".encode()
+        sent = server.patch_trace(**about, start=0, data=said).outcome is PatchOutcome.ADVANCED
+        server.update_job(
+            **about,
             info=self.info_of(runner),
             state="failed",
             failure_reason=str(FailureReason.RUNNER_SYSTEM_FAILURE),
-            runner=runner.short_token,
+            crc32=zlib.crc32(said) if sent else None,
+            bytesize=len(said) if sent else None,
         )
 
 
