@@ -27,8 +27,9 @@ def clean(lease: Lease) -> None:
     try:
         record = lease.record()
         state = read_json(lease.state)
-        if record and state.get("state") != "exited":
+        if record and not state.get("is_clean"):
             _end_job(lease, state)
+        if record and state.get("state") != "exited":
             _remove_files(record)
         JobGroup(lease.name, is_root=os.geteuid() == 0).remove(WITHIN_S)
         discard(lease.log)  # first of all what may be large: the tombstone needs room

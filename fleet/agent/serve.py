@@ -168,7 +168,8 @@ class Serve:
     def _beat(self) -> None:
         """Tell that the machine lives; look for supervisors that ended unseen."""
         self._heartbeat_at = time.monotonic() + HEARTBEAT_S
-        self._send({"type": "heartbeat", **facts.pulse(self._home)})
+        if len(self._waiting) < WAITING_LIMIT:
+            self._send({"type": "heartbeat", **facts.pulse(self._home)})
         for follow in self._follows.values():
             if follow.watch is None:
                 follow.refresh(force=True)

@@ -195,26 +195,31 @@ class Supervisor:
         }
 
     def _end(self, result: dict) -> None:
-        leftovers.end_descendants()
-        self._group.remove(leftovers.WITHIN_S)
+        is_clean = leftovers.end_descendants() and self._group.remove(leftovers.WITHIN_S)
+        if not is_clean:
+            self._trace.warn("some processes of the job could not be ended")
         self._pump.end_stage()
+        discard(self._lease.reserve)  # the last words have room, though the disk is full
         self._trace.log.finish()
-        self._state.update(state="exited", result=result, log_bytes=self._trace.log.size, crc32=self._trace.log.crc32)
+        self._state.update(
+            state="exited",
+            result=result,
+            is_clean=is_clean,
+            log_bytes=self._trace.log.size,
+            crc32=self._trace.log.crc32,
+        )
         self._save()
         self._trace.log.close()
         self._teller.tell()
         self._ear.close()
 
     def _save(self) -> None:
-        """Write the state; on a full disk into the room that was set aside."""
+        """Write the state; a stage that a full disk keeps from being told is no reason to end the job."""
         try:
             write_json(self._lease.state, self._state)
         except OSError:
-            discard(self._lease.reserve)
-            try:
-                write_json(self._lease.state, self._state)
-            except OSError:  # `serve` will find the supervisor gone: the job counts as lost
-                return
+            if self._state["state"] != "running" or not os.path.exists(self._lease.state):
+                raise
 
 
 def encoded(script: str) -> bytes:

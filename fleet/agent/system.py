@@ -83,7 +83,8 @@ def adopt_orphans() -> bool:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):
         return False
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if "hidepid=" not in read_text("/proc/self/mounts"):  # there `serve` could not see it any more
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from .home import discard
 
 DRAIN_BYTES = 65536
 OVERFLOW_BYTES = 60000
+SETTLED_NS = 100 * 1000 * 1000
 
 
 class Ear:
@@ -66,14 +68,14 @@ class Doors:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._seen_at = -1
+        self._listed_at = 0
         self._paths = []
 
     def knock(self, name: str) -> None:
         """Tell every `serve` process to look at a lease; remove the pipes of those that were killed."""
         changed_at = os.stat(self._folder).st_mtime_ns
-        if changed_at != self._seen_at:
-            self._seen_at = changed_at
+        if changed_at + SETTLED_NS > self._listed_at:  # a second change may bear the same time of day
+            self._listed_at = time.time_ns()
             paths = (os.path.join(self._folder, entry) for entry in os.listdir(self._folder) if entry[0] != ".")
             self._paths = [path for path in paths if stat.S_ISFIFO(os.lstat(path).st_mode)]
         for path in list(self._paths):
