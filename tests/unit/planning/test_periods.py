@@ -157,6 +157,10 @@ def test_the_next_change_is_the_minute_another_policy_comes_into_force():
     assert next_change(day, at("2026-03-06T10:00:00+00:00")) == at("2026-03-09T09:30:00+00:00")
 
 
+def test_a_period_that_ends_with_the_hour_ends_there():
+    assert next_change((policy("30-59 9 * * *"),), at("2026-03-02T09:40:00+00:00")) == at("2026-03-02T10:00:00+00:00")
+
+
 def test_a_change_hidden_by_a_later_policy_is_none():
     assert next_change((policy("* 9 * * *"), policy()), NOW) is None
     assert next_change((policy("* 9 * * *"), policy("* 0-11 * * *", "* 12-23 * * *")), NOW) is None

@@ -91,6 +91,12 @@ def test_scale_factor_grows_the_target_with_the_slots_in_use():
     assert targets == [1, 1, 1, 2, 5]
 
 
+def test_waiting_jobs_are_in_use_so_that_a_slot_given_changes_no_target():
+    before = pool(busy("i-1"), instance("i-2"), waiting=jobs(3), policies=(policy(scale_factor=1.0),))
+    assert plan(before).idle_target == 4
+    assert plan(apply(before, plan(before))).idle_target == 4
+
+
 def test_scale_factor_limit_bounds_the_factor_and_not_idle_count():
     rows = [busy(f"i-{n}") for n in range(9)]
     bounded = policy(scale_factor=1.0, scale_factor_limit=3, idle_count=2)
@@ -225,6 +231,12 @@ def test_a_younger_job_may_take_what_an_older_one_avoids():
     assert created(made) == 1
 
 
+def test_what_an_older_job_stepped_over_is_still_the_next_to_be_given():
+    rows = [busy("i-1", 0, 1), busy("i-2"), instance("i-3")]
+    made = plan(pool(*rows, waiting=[job(1, avoid=["i-1"], age=HOUR), job(2)], capacity_per_instance=3))
+    assert given(made) == [("j-1", "i-2", 1), ("j-2", "i-1", 2)]
+
+
 def test_a_job_counts_on_no_coming_machine_that_failed_it():
     made = plan(pool(instance("i-1", S.BOOTING), waiting=[job(1, avoid=["i-1"])]))
     assert created(made) == 1
@@ -277,6 +289,13 @@ def test_an_outdated_machine_serves_as_a_last_resort_and_drains_with_its_job():
     assert slugs(made.assigns) == ["fullest", "last_resort"]
     assert ids(made.drains) == ["i-1"]
     assert not made.deletes
+
+
+def test_a_machine_made_for_the_idle_target_is_not_taken_for_the_job_of_an_outdated_one():
+    before = pool(instance("i-1", S.REQUESTED), waiting=jobs(1), policies=(policy(idle_count=1),), settings_version=2)
+    made = plan(before)
+    assert created(made) == 1
+    assert plan(apply(before, made)).changes_nothing
 
 
 # What people see

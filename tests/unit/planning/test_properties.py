@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet.model.plan import Because
 from fleet.model.policy import Placement, Policy
-from fleet.planning.census import take_census
+from fleet.planning.census import Group, take_census
 from fleet.planning.periods import holds
 from fleet.planning.planner import plan
 from tests.unit.planning.rows import MINUTE, NOW, S, apply, cool, created, ids, instance, job, pool
@@ -143,6 +143,14 @@ def test_law_8_every_action_and_every_wait_has_a_reason(snapshot):
 def test_no_plan_both_creates_and_removes_for_idleness(snapshot):
     made = plan(snapshot)
     assert not (made.creates and any(action.slug is Because.IDLE for action in (*made.drains, *made.deletes)))
+
+
+@given(pools())
+def test_idleness_never_eats_into_the_idle_target(snapshot):
+    made = plan(snapshot)
+    if any(drain.slug is Because.IDLE for drain in made.drains):
+        after = take_census(apply(snapshot, made))
+        assert after.slots(after.members(Group.FIT)) >= made.idle_target
 
 
 @given(pools())

@@ -196,6 +196,24 @@ def test_after_a_lower_max_instances_the_surplus_goes_youngest_coming_then_longe
     assert plan(pool(*rows, max_instances=4, policies=(policy(idle_count=9),))).deletes[0].instance_id == "i-2"
 
 
+def test_what_is_on_its_way_out_is_no_surplus_any_more():
+    rows = [
+        instance("i-1", S.DELETING),
+        busy("i-2", state=S.DRAINING),
+        busy("i-3", unhealthy="no answer"),
+        instance("i-4", S.BOOTING, state_by=NOW),
+        instance("i-5"),
+    ]
+    assert "surplus" not in slugs(plan(pool(*rows, max_instances=1)).deletes)
+    assert ids(plan(pool(*rows, instance("i-6", idle=5 * MINUTE), max_instances=1)).drains)[-1] == "i-6"
+
+
+def test_surplus_and_idleness_together_leave_the_idle_target():
+    rows = [instance(f"i-{n}", idle=IDLE + n * MINUTE) for n in range(5)]
+    made = plan(pool(*rows, max_instances=4, policies=(policy(idle_count=2),)))
+    assert slugs(made.drains) == ["surplus", "idle", "idle"]
+
+
 def test_a_retired_pool_empties_asks_no_more_and_still_runs_what_it_owes():
     rows = [busy("i-1"), instance("i-2"), instance("i-3", S.BOOTING), instance("i-4", S.STOPPED)]
     made = plan(pool(*rows, retired=True, policies=(policy(idle_count=9),)))
