@@ -19,7 +19,7 @@ try:
 except ImportError:  # a minimal Python has none
     ctypes = None
 
-PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+PR_SET_CHILD_SUBREAPER = 36
 PIDFD_OPEN = 434
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 256 * 1024
@@ -76,15 +76,13 @@ def watch(pid: int) -> int | None:
 
 
 def adopt_orphans() -> bool:
-    """Become the parent of every descendant whose own parent ends, and readable to no other process of the user."""
+    """Become the parent of every descendant whose own parent ends."""
     if ctypes is None:
         return False
     try:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):
         return False
-    if "hidepid=" not in read_text("/proc/self/mounts"):  # there `serve` could not see it any more
-        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 

@@ -178,13 +178,26 @@ def test_what_is_not_followed_is_not_sent(machine) -> None:
 
 def test_a_log_may_be_followed_from_the_middle_but_not_from_beyond_its_end(machine) -> None:
     channel = machine.connect()
-    lease = machine.start(channel, machine.job("echo 0123456789"))
-    channel.exit_of(lease)
+    lease = machine.start(channel, machine.job("echo 0123456789; sleep 60"))
+    channel.expect(lambda head: head["type"] == "data")
     assert channel.ask("follow", lease=lease, epoch=1, offset=99)["error"] == "failed"
     second = machine.connect()
     assert second.ask("follow", lease=lease, epoch=1, offset=4)["ok"]
-    second.exit_of(lease)
+    second.expect(lambda head: head["type"] == "data")
     assert second.log(lease, 4) == b"456789\n"
+
+
+def test_a_job_whose_log_lost_its_end_with_the_machine_s_power_still_comes_to_its_end(machine) -> None:
+    before = machine.connect(FLEET_BOOT_ID="boot-1")
+    lease = machine.start(before, machine.job("echo 0123456789; sleep 60"))
+    before.expect(lambda head: head["type"] == "data")
+    before.close()
+    os.truncate(machine.folder / "jobs" / lease / "log", 3)
+    after = machine.connect(FLEET_BOOT_ID="boot-2")
+    assert after.ask("follow", lease=lease, epoch=1, offset=11)["ok"]
+    end = after.exit_of(lease)
+    assert (end["result"]["outcome"], end["log_bytes"]) == ("lost", 3)
+    assert list(after.data(lease)) == []
 
 
 def test_an_acknowledged_offset_is_kept(machine) -> None:
