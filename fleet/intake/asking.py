@@ -206,7 +206,8 @@ class Intake:
                 self._asks[runner.key] = after
                 if after.unhealthy_until is not None:
                     log.error("runner_unhealthy", runner=runner.settings.name, until=after.unhealthy_until.isoformat())
-        self.hint("intake", "plan") if answer is Answer.JOB else self.hint("plan")
+        if answer is Answer.JOB:  # its taking has hinted at planning
+            self.hint("intake")
 
 
 def _settle(tx: Tx, reservation: str | None) -> datetime:

@@ -43,8 +43,16 @@ class Pool:
         """The cool-downs that stop a placement."""
         return next((each.scopes for each in self.limits.placements if each.name == placement), ())
 
+    @property
+    def api_key(self) -> str:
+        """The cool-down of the provider's API: while it lasts, nothing new is asked of it."""
+        account = self.info.account if self.info is not None else "default"
+        return f"{Scope.API}:{self.settings.plugin}/{account}"
+
     def scope_key(self, placement: str, scope: Scope) -> str:
         """The cool-down that an error of this scope starts; a scope that the placement cannot name is its own."""
+        if scope is Scope.API:
+            return self.api_key
         known = (key for key in self.scopes_of(placement) if key.startswith(f"{scope}:"))
         return next(known, f"placement:{self.name}/{placement}")
 

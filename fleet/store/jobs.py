@@ -15,6 +15,7 @@ from fleet.model.job import Job, Outcome
 from fleet.model.lifecycle import JobState, check_job
 from fleet.store.database import Tx
 from fleet.store.leases import forget_demand
+from fleet.store.statements import add, change, find
 from fleet.store.tables import OPEN, jobs
 
 COLUMNS = [column for column in jobs.c if column.name != "payload"]
@@ -37,24 +38,24 @@ def receive(
     owner: str,
 ) -> None:
     """Commit what GitLab handed over; from here on the job survives the manager (law 4)."""
-    tx.sql.execute(
-        sa.insert(jobs).values(
-            job_key=job_key,
-            runner_key=runner_key,
-            pool=pool,
-            url=url,
-            gitlab_job_id=gitlab_job_id,
-            project_id=project_id,
-            name=name,
-            token=tx.seal.close(token.encode()),
-            payload=tx.seal.close(payload),
-            state=JobState.RECEIVED.value,
-            state_at=tx.now,
-            received_at=tx.now,
-            deadline_at=deadline_at,
-            owner=owner,
-            epoch=1,
-        )
+    add(
+        tx,
+        jobs,
+        job_key=job_key,
+        runner_key=runner_key,
+        pool=pool,
+        url=url,
+        gitlab_job_id=gitlab_job_id,
+        project_id=project_id,
+        name=name,
+        token=tx.seal.close(token.encode()),
+        payload=tx.seal.close(payload),
+        state=JobState.RECEIVED.value,
+        state_at=tx.now,
+        received_at=tx.now,
+        deadline_at=deadline_at,
+        owner=owner,
+        epoch=1,
     )
     tx.journal(
         "job",
@@ -69,7 +70,7 @@ def receive(
 
 def job(tx: Tx, job_key: str) -> Job | None:
     """One job; None when there is none."""
-    row = tx.sql.execute(sa.select(*COLUMNS).where(jobs.c.job_key == job_key)).one_or_none()
+    row = find(tx, jobs.c.job_key, job_key, *COLUMNS)
     return None if row is None else _value(tx, row)
 
 
@@ -130,8 +131,7 @@ def move_job(
 
     `epoch` None is for changes that planning makes under the pool's lock, whoever owns the job.
     """
-    query = sa.select(jobs.c.state, jobs.c.epoch, jobs.c.pool).where(jobs.c.job_key == key).with_for_update()
-    row = tx.sql.execute(query).one_or_none()
+    row = find(tx, jobs.c.job_key, key, jobs.c.state, jobs.c.epoch, jobs.c.pool, lock=True)
     if row is None or (epoch is not None and row.epoch != epoch):
         return False
     old = JobState(row.state)
@@ -142,7 +142,7 @@ def move_job(
     values: dict[str, Any] = {"state": new.value, "state_at": tx.now, **columns}
     if new in ENDED:  # nothing secret outlives the job
         values |= {"token": b"", "payload": b"", "finished_at": tx.now}
-    tx.sql.execute(sa.update(jobs).where(jobs.c.job_key == key).values(**values))
+    change(tx, jobs.c.job_key, key, **values)
     if new in ENDED or new is JobState.FINISHING:
         forget_demand(tx, key)
     tx.journal("job", key, stimulus, reason, old=old.value, new=new.value, pool=row.pool, job_key=key)

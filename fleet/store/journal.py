@@ -36,6 +36,9 @@ class JournalLine:
     seq: int = 0
 
 
+_APPEND = sa.insert(journal)
+
+
 def _writable(reason: str) -> str:
     """What comes from machines and providers may hold what no database takes: NUL, and halves of characters."""
     return reason[:LONGEST].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")[:LONGEST]
@@ -56,7 +59,7 @@ def write_lines(sql: sa.Connection, lines: Sequence[JournalLine]) -> None:
         }
         for line in lines
     ]
-    sql.execute(sa.insert(journal), rows)
+    sql.execute(_APPEND, rows)
 
 
 def story_query(object_id: str, limit: int) -> sa.Select[Any]:

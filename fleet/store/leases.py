@@ -11,50 +11,88 @@ from fleet.model.ids import InstanceId, JobKey, LeaseId, PoolName
 from fleet.model.job import Lease
 from fleet.model.lifecycle import ACTIVE_LEASE, InstanceState, LeaseState, check_lease
 from fleet.store.database import Tx
-from fleet.store.tables import instances, jobs, leases, pools, reservations
+from fleet.store.statements import add, change, drop, find
+from fleet.store.tables import Instant, instances, jobs, leases, pools, reservations
 
 _ACTIVE = [state.value for state in ACTIVE_LEASE]
+_POOL = pools.c.pool == sa.bindparam("pool_")
+_ASKING = (
+    sa.select(sa.func.count())
+    .select_from(reservations)
+    .where(reservations.c.pool == sa.bindparam("pool_"), reservations.c.state == "asking")
+)
+_ONE_LESS = sa.update(pools).where(_POOL, pools.c.ask_limit > 0).values(ask_limit=pools.c.ask_limit - 1)
+_WAITING_JOB = (
+    sa.select(jobs.c.runner_key, jobs.c.project_id)
+    .join(pools, pools.c.pool == jobs.c.pool)
+    .where(jobs.c.job_key == sa.bindparam("job_"), jobs.c.state == "waiting")
+    .with_for_update()
+)
+_INSTANCE = instances.c.instance_id == sa.bindparam("instance_")
+_ONE_USE = (
+    sa.update(instances)
+    .where(_INSTANCE, instances.c.state == InstanceState.READY.value, instances.c.unhealthy.is_(None))
+    .values(use_count=instances.c.use_count + 1, idle_since=None)
+)
+_LIVE_NUMBERS = sa.select(leases.c.concurrent_id, leases.c.project_id, leases.c.project_concurrent_id).where(
+    leases.c.runner_key == sa.bindparam("runner_"), leases.c.state.in_(_ACTIVE)
+)
+_CLEANING = (
+    sa.select(leases, jobs.c.epoch.label("job_epoch"))
+    .join(jobs, jobs.c.job_key == leases.c.job_key)
+    .where(leases.c.state == LeaseState.CLEANING.value, jobs.c.owner == sa.bindparam("owner_"))
+)
+_STILL = sa.select(leases.c.lease_id).where(
+    leases.c.instance_id == sa.bindparam("instance_"), leases.c.state.in_(_ACTIVE)
+)
+_IDLE_NOW = (
+    sa.update(instances).where(_INSTANCE, ~sa.exists(_STILL)).values(idle_since=sa.bindparam("now_", type_=Instant()))
+)
+_POLLS = (
+    sa.select(reservations.c.pool, sa.func.count().label("polls"))
+    .where(reservations.c.state == "asking")
+    .group_by(reservations.c.pool)
+    .subquery()
+)
+_ROOMS = sa.select(pools.c.pool, pools.c.ask_limit, _POLLS.c.polls).outerjoin(_POLLS, _POLLS.c.pool == pools.c.pool)
 
 
 def ask(tx: Tx, *, reservation_id: str, pool: str, runner_key: str, manager_id: str) -> bool:
     """Reserve a slot of the pool for one poll; False when the pool may not ask for more just now (law 3)."""
-    row = tx.sql.execute(
-        sa.select(pools.c.ask_limit, pools.c.retired_at).where(pools.c.pool == pool).with_for_update()
-    ).one_or_none()
+    row = find(tx, pools.c.pool, pool, pools.c.ask_limit, pools.c.retired_at, lock=True)
     if row is None or row.retired_at is not None:
         return False
-    asking = tx.sql.execute(
-        sa.select(sa.func.count())
-        .select_from(reservations)
-        .where(reservations.c.pool == pool, reservations.c.state == "asking")
-    ).scalar_one()
-    if asking >= row.ask_limit:
+    if asking_of(tx, pool) >= row.ask_limit:
         return False
-    tx.sql.execute(
-        sa.insert(reservations).values(
-            reservation_id=reservation_id,
-            pool=pool,
-            runner_key=runner_key,
-            manager_id=manager_id,
-            state="asking",
-            created_at=tx.now,
-        )
+    add(
+        tx,
+        reservations,
+        reservation_id=reservation_id,
+        pool=pool,
+        runner_key=runner_key,
+        manager_id=manager_id,
+        state="asking",
+        created_at=tx.now,
     )
     return True
 
 
+def asking_of(tx: Tx, pool: str) -> int:
+    """How many polls of all managers hold a reservation of this pool."""
+    return int(tx.sql.execute(_ASKING, {"pool_": pool}).scalar_one())
+
+
 def give_back(tx: Tx, reservation_id: str) -> None:
     """End a reservation; ending it twice is fine."""
-    tx.sql.execute(sa.delete(reservations).where(reservations.c.reservation_id == reservation_id))
+    drop(tx, reservations.c.reservation_id, reservation_id)
 
 
 def owe(tx: Tx, reservation_id: str, *, pool: str, runner_key: str, manager_id: str, job_key: str) -> None:
     """The poll brought a job: its reservation is owed to it, and the pool may ask for one less until it plans again."""
     values = {"state": "owed", "job_key": job_key}
-    done = tx.sql.execute(
-        sa.update(reservations).where(reservations.c.reservation_id == reservation_id).values(**values)
-    )
-    if done.rowcount == 0:  # our claims ran out while the poll was held; the job is here all the same
+    if not change(
+        tx, reservations.c.reservation_id, reservation_id, **values
+    ):  # our claims ran out while the poll was held; the job is here all the same
         tx.sql.execute(
             sa.insert(reservations).values(
                 reservation_id=reservation_id,
@@ -65,9 +103,7 @@ def owe(tx: Tx, reservation_id: str, *, pool: str, runner_key: str, manager_id: 
                 **values,
             )
         )
-    tx.sql.execute(
-        sa.update(pools).where(pools.c.pool == pool, pools.c.ask_limit > 0).values(ask_limit=pools.c.ask_limit - 1)
-    )
+    tx.sql.execute(_ONE_LESS, {"pool_": pool})
 
 
 def owe_again(tx: Tx, *, pool: str, runner_key: str, manager_id: str, job_key: str) -> None:
@@ -87,7 +123,7 @@ def owe_again(tx: Tx, *, pool: str, runner_key: str, manager_id: str, job_key: s
 
 def forget_demand(tx: Tx, job_key: str) -> None:
     """The job needs no machine any more."""
-    tx.sql.execute(sa.delete(reservations).where(reservations.c.job_key == job_key))
+    drop(tx, reservations.c.job_key, job_key)
 
 
 def _smallest_free(taken: Iterable[int]) -> int:
@@ -104,48 +140,30 @@ def grant(tx: Tx, *, lease_id: str, job_key: str, instance_id: str, slot: int) -
     The unique indexes on active leases make a second grant of the same slot or job fail, whoever tries.
     """
     # the job is held so that it cannot end meanwhile, its pool so that nobody else takes the same numbers
-    job = tx.sql.execute(
-        sa.select(jobs.c.runner_key, jobs.c.project_id)
-        .join(pools, pools.c.pool == jobs.c.pool)
-        .where(jobs.c.job_key == job_key, jobs.c.state == "waiting")
-        .with_for_update()
-    ).one_or_none()
+    job = tx.sql.execute(_WAITING_JOB, {"job_": job_key}).one_or_none()
     if job is None:
         return None
-    ready = tx.sql.execute(
-        sa.update(instances)
-        .where(
-            instances.c.instance_id == instance_id,
-            instances.c.state == InstanceState.READY.value,
-            instances.c.unhealthy.is_(None),
-        )
-        .values(use_count=instances.c.use_count + 1, idle_since=None)
-    )
-    if ready.rowcount == 0:
+    if tx.sql.execute(_ONE_USE, {"instance_": instance_id}).rowcount == 0:
         return None
-    live = tx.sql.execute(
-        sa.select(leases.c.concurrent_id, leases.c.project_id, leases.c.project_concurrent_id).where(
-            leases.c.runner_key == job.runner_key, leases.c.state.in_(_ACTIVE)
-        )
-    ).all()
+    live = tx.sql.execute(_LIVE_NUMBERS, {"runner_": job.runner_key}).all()
     concurrent_id = _smallest_free(row.concurrent_id for row in live)
     project_concurrent_id = _smallest_free(
         row.project_concurrent_id for row in live if row.project_id == job.project_id
     )
-    tx.sql.execute(
-        sa.insert(leases).values(
-            lease_id=lease_id,
-            instance_id=instance_id,
-            job_key=job_key,
-            runner_key=job.runner_key,
-            project_id=job.project_id,
-            slot=slot,
-            concurrent_id=concurrent_id,
-            project_concurrent_id=project_concurrent_id,
-            state=LeaseState.GRANTED.value,
-            state_at=tx.now,
-            granted_at=tx.now,
-        )
+    add(
+        tx,
+        leases,
+        lease_id=lease_id,
+        instance_id=instance_id,
+        job_key=job_key,
+        runner_key=job.runner_key,
+        project_id=job.project_id,
+        slot=slot,
+        concurrent_id=concurrent_id,
+        project_concurrent_id=project_concurrent_id,
+        state=LeaseState.GRANTED.value,
+        state_at=tx.now,
+        granted_at=tx.now,
     )
     forget_demand(tx, job_key)
     return Lease(
@@ -161,7 +179,7 @@ def grant(tx: Tx, *, lease_id: str, job_key: str, instance_id: str, slot: int) -
 
 def lease(tx: Tx, lease_id: str) -> Lease | None:
     """One lease; None when there is none of that id."""
-    row = tx.sql.execute(sa.select(leases).where(leases.c.lease_id == lease_id)).one_or_none()
+    row = find(tx, leases.c.lease_id, lease_id, *leases.c)
     return None if row is None else _value(row)
 
 
@@ -173,12 +191,7 @@ def leases_of(tx: Tx, instance_id: str) -> list[Lease]:
 
 def cleaning_leases(tx: Tx, manager_id: str) -> list[Lease]:
     """Leases whose job has ended and whose machine is not known to be clean, of jobs that this manager owns."""
-    query = (
-        sa.select(leases, jobs.c.epoch.label("job_epoch"))
-        .join(jobs, jobs.c.job_key == leases.c.job_key)
-        .where(leases.c.state == LeaseState.CLEANING.value, jobs.c.owner == manager_id)
-    )
-    return [_value(row, epoch=row.job_epoch) for row in tx.sql.execute(query)]
+    return [_value(row, epoch=row.job_epoch) for row in tx.sql.execute(_CLEANING, {"owner_": manager_id})]
 
 
 def _value(row: sa.Row[tuple[object, ...]], epoch: int = 0) -> Lease:
@@ -199,11 +212,7 @@ def move_lease(tx: Tx, lease_id: str, new: LeaseState, *, stimulus: str, reason:
 
     The last lease that ends makes its instance idle from now on.
     """
-    row = tx.sql.execute(
-        sa.select(leases.c.state, leases.c.instance_id, leases.c.job_key)
-        .where(leases.c.lease_id == lease_id)
-        .with_for_update()
-    ).one_or_none()
+    row = find(tx, leases.c.lease_id, lease_id, leases.c.state, leases.c.instance_id, leases.c.job_key, lock=True)
     if row is None:
         return False
     old = LeaseState(row.state)
@@ -211,9 +220,7 @@ def move_lease(tx: Tx, lease_id: str, new: LeaseState, *, stimulus: str, reason:
         return False
     check_lease(lease_id, old, new)
     ended: datetime | None = None if new in ACTIVE_LEASE else tx.now
-    tx.sql.execute(
-        sa.update(leases).where(leases.c.lease_id == lease_id).values(state=new.value, state_at=tx.now, ended_at=ended)
-    )
+    change(tx, leases.c.lease_id, lease_id, state=new.value, state_at=tx.now, ended_at=ended)
     tx.journal(
         "lease",
         lease_id,
@@ -226,25 +233,11 @@ def move_lease(tx: Tx, lease_id: str, new: LeaseState, *, stimulus: str, reason:
     )
     if ended is not None:
         # two last leases that end at one moment must see each other, or neither would call the instance idle
-        tx.sql.execute(
-            sa.select(instances.c.instance_id).where(instances.c.instance_id == row.instance_id).with_for_update()
-        )
-        still = sa.select(leases.c.lease_id).where(leases.c.instance_id == row.instance_id, leases.c.state.in_(_ACTIVE))
-        tx.sql.execute(
-            sa.update(instances)
-            .where(instances.c.instance_id == row.instance_id, ~sa.exists(still))
-            .values(idle_since=tx.now)
-        )
+        find(tx, instances.c.instance_id, row.instance_id, instances.c.instance_id, lock=True)
+        tx.sql.execute(_IDLE_NOW, {"instance_": row.instance_id, "now_": tx.now})
     return True
 
 
 def rooms(tx: Tx) -> dict[PoolName, tuple[int, int]]:
     """For each pool: how many polls of all managers hold a reservation, and how many may."""
-    asking = (
-        sa.select(reservations.c.pool, sa.func.count().label("polls"))
-        .where(reservations.c.state == "asking")
-        .group_by(reservations.c.pool)
-        .subquery()
-    )
-    query = sa.select(pools.c.pool, pools.c.ask_limit, asking.c.polls).outerjoin(asking, asking.c.pool == pools.c.pool)
-    return {PoolName(row.pool): (row.polls or 0, row.ask_limit) for row in tx.sql.execute(query)}
+    return {PoolName(row.pool): (row.polls or 0, row.ask_limit) for row in tx.sql.execute(_ROOMS)}

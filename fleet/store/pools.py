@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from fleet.model.ids import PoolName, RequestId
 from fleet.model.instance import OpenRequest
+from fleet.model.lifecycle import InstanceState
 from fleet.store.database import Tx
 from fleet.store.tables import cool_downs, create_requests, instances, jobs, managers, pools, reservations, runners
 
@@ -238,6 +239,17 @@ def open_requests(tx: Tx, names: list[str]) -> list[OpenRequest]:
         )
         for row in tx.sql.execute(query)
     ]
+
+
+def unwanted_requests(tx: Tx, names: list[str]) -> list[str]:
+    """The open intents of these pools whose every instance has been given up: nobody waits for their machines."""
+    waits = sa.select(instances.c.instance_id).where(
+        instances.c.request_id == create_requests.c.request_id, instances.c.state == InstanceState.REQUESTED.value
+    )
+    query = sa.select(create_requests.c.request_id).where(
+        create_requests.c.pool.in_(names), create_requests.c.state == "open", ~sa.exists(waits)
+    )
+    return list(tx.sql.execute(query).scalars())
 
 
 def close_request(tx: Tx, request_id: str, state: str, reason: str) -> None:

@@ -15,27 +15,50 @@ from fleet.model.snapshot import InstanceView, PoolSnapshot, WaitingJob
 from fleet.planning.cooling import cooled
 from fleet.planning.throttle import refill
 from fleet.store.database import Tx
-from fleet.store.tables import cool_downs, instances, jobs, leases, pools, reservations
+from fleet.store.leases import asking_of
+from fleet.store.statements import change, find
+from fleet.store.tables import Instant, cool_downs, instances, jobs, leases, pools
 
 _ACTIVE = [state.value for state in ACTIVE_LEASE]
+_TAKEN = (
+    sa.select(leases.c.instance_id, leases.c.slot)
+    .join(instances, instances.c.instance_id == leases.c.instance_id)
+    .where(instances.c.pool == sa.bindparam("pool_"), leases.c.state.in_(_ACTIVE))
+)
+_LIVING = sa.select(
+    instances.c.instance_id,
+    instances.c.placement,
+    instances.c.state,
+    instances.c.state_at,
+    instances.c.state_by,
+    instances.c.created_at,
+    instances.c.idle_since,
+    instances.c.use_count,
+    instances.c.settings_version,
+    instances.c.unhealthy,
+    instances.c.drain_reason,
+).where(instances.c.pool == sa.bindparam("pool_"), instances.c.state != InstanceState.GONE.value)
+_WAITING = (
+    sa.select(jobs.c.job_key, jobs.c.runner_key, jobs.c.gitlab_job_id, jobs.c.received_at, jobs.c.avoid)
+    .where(jobs.c.pool == sa.bindparam("pool_"), jobs.c.state == "waiting", jobs.c.stop.is_(None))
+    .order_by(jobs.c.received_at, jobs.c.job_key)
+)
+_COLD = (
+    sa.select(cool_downs).where(cool_downs.c.until > sa.bindparam("now_", type_=Instant())).order_by(cool_downs.c.scope)
+)
 
 
 def pool_snapshot(tx: Tx, limits: PoolLimits, *, now: datetime, frozen_removals: bool = False) -> PoolSnapshot | None:
     """Lock the pool's row and read everything that planning may look at; None when the pool is unknown."""
-    row = tx.sql.execute(sa.select(pools).where(pools.c.pool == limits.name).with_for_update()).one_or_none()
+    row = find(tx, pools.c.pool, limits.name, pools.c.tokens, pools.c.tokens_at, lock=True)
     if row is None:
         return None
-    asking = tx.sql.execute(
-        sa.select(sa.func.count())
-        .select_from(reservations)
-        .where(reservations.c.pool == limits.name, reservations.c.state == "asking")
-    ).scalar_one()
     return PoolSnapshot(
         pool=limits.name,
         now=now,
         limits=limits,
         instances=_instances(tx, limits.name),
-        asking=asking,
+        asking=asking_of(tx, limits.name),
         waiting=_waiting(tx, limits.name),
         cool_downs=running_cool_downs(tx),
         tokens=refill(limits.throttle, row.tokens, row.tokens_at or now, now),
@@ -45,27 +68,8 @@ def pool_snapshot(tx: Tx, limits: PoolLimits, *, now: datetime, frozen_removals:
 
 def _instances(tx: Tx, pool: str) -> tuple[InstanceView, ...]:
     slots: dict[str, list[int]] = defaultdict(list)
-    taken = (
-        sa.select(leases.c.instance_id, leases.c.slot)
-        .join(instances, instances.c.instance_id == leases.c.instance_id)
-        .where(instances.c.pool == pool, leases.c.state.in_(_ACTIVE))
-    )
-    for row in tx.sql.execute(taken):
+    for row in tx.sql.execute(_TAKEN, {"pool_": pool}):
         slots[row.instance_id].append(row.slot)
-    c = instances.c
-    query = sa.select(
-        c.instance_id,
-        c.placement,
-        c.state,
-        c.state_at,
-        c.state_by,
-        c.created_at,
-        c.idle_since,
-        c.use_count,
-        c.settings_version,
-        c.unhealthy,
-        c.drain_reason,
-    ).where(c.pool == pool, c.state != InstanceState.GONE.value)
     return tuple(
         InstanceView(
             instance_id=InstanceId(row.instance_id),
@@ -81,16 +85,11 @@ def _instances(tx: Tx, pool: str) -> tuple[InstanceView, ...]:
             unhealthy=row.unhealthy,
             drain_reason=row.drain_reason,
         )
-        for row in tx.sql.execute(query)
+        for row in tx.sql.execute(_LIVING, {"pool_": pool})
     )
 
 
 def _waiting(tx: Tx, pool: str) -> tuple[WaitingJob, ...]:
-    query = (
-        sa.select(jobs.c.job_key, jobs.c.runner_key, jobs.c.gitlab_job_id, jobs.c.received_at, jobs.c.avoid)
-        .where(jobs.c.pool == pool, jobs.c.state == "waiting", jobs.c.stop.is_(None))
-        .order_by(jobs.c.received_at, jobs.c.job_key)
-    )
     return tuple(
         WaitingJob(
             job=JobKey(row.job_key),
@@ -99,13 +98,13 @@ def _waiting(tx: Tx, pool: str) -> tuple[WaitingJob, ...]:
             received_at=row.received_at,
             avoid=frozenset(InstanceId(i) for i in json.loads(row.avoid)),
         )
-        for row in tx.sql.execute(query)
+        for row in tx.sql.execute(_WAITING, {"pool_": pool})
     )
 
 
 def running_cool_downs(tx: Tx) -> tuple[CoolDown, ...]:
     """The scopes that may not be tried just now."""
-    rows = tx.sql.execute(sa.select(cool_downs).where(cool_downs.c.until > tx.now).order_by(cool_downs.c.scope))
+    rows = tx.sql.execute(_COLD, {"now_": tx.now})
     return tuple(CoolDown(scope=row.scope, until=row.until, failures=row.failures, reason=row.reason) for row in rows)
 
 
@@ -140,7 +139,7 @@ def forget_cool_downs(tx: Tx, scopes: tuple[str, ...]) -> None:
 
 def set_ask_limit(tx: Tx, pool: str, ask_limit: int) -> None:
     """How many polls of this pool may be in the air."""
-    tx.sql.execute(sa.update(pools).where(pools.c.pool == pool).values(ask_limit=ask_limit))
+    change(tx, pools.c.pool, pool, ask_limit=ask_limit)
 
 
 def set_tokens(tx: Tx, pool: str, tokens: float | None, at: datetime) -> None:

@@ -45,35 +45,36 @@ class Work:
     instance_by: datetime | None
 
 
+_WORK = (
+    sa.select(
+        jobs.c.job_key,
+        jobs.c.runner_key,
+        jobs.c.pool,
+        jobs.c.gitlab_job_id,
+        jobs.c.epoch,
+        jobs.c.state,
+        jobs.c.state_at,
+        jobs.c.received_at,
+        jobs.c.deadline_at,
+        jobs.c.stop,
+        jobs.c.moves,
+        jobs.c.prologue.is_not(None).label("maybe_started"),
+        jobs.c.outcome.is_not(None).label("has_outcome"),
+        jobs.c.lease_id,
+        leases.c.state.label("lease_state"),
+        leases.c.instance_id,
+        instances.c.state.label("instance_state"),
+        instances.c.state_by.label("instance_by"),
+    )
+    .outerjoin(leases, leases.c.lease_id == jobs.c.lease_id)
+    .outerjoin(instances, instances.c.instance_id == leases.c.instance_id)
+    .where(OPEN_JOBS, jobs.c.owner == sa.bindparam("owner_"))
+    .order_by(jobs.c.received_at, jobs.c.job_key)
+)
+
+
 def work_of(tx: Tx, owner: str) -> list[Work]:
     """The open jobs of a manager, oldest first."""
-    c = jobs.c
-    query = (
-        sa.select(
-            c.job_key,
-            c.runner_key,
-            c.pool,
-            c.gitlab_job_id,
-            c.epoch,
-            c.state,
-            c.state_at,
-            c.received_at,
-            c.deadline_at,
-            c.stop,
-            c.moves,
-            c.prologue.is_not(None).label("maybe_started"),
-            c.outcome.is_not(None).label("has_outcome"),
-            c.lease_id,
-            leases.c.state.label("lease_state"),
-            leases.c.instance_id,
-            instances.c.state.label("instance_state"),
-            instances.c.state_by.label("instance_by"),
-        )
-        .outerjoin(leases, leases.c.lease_id == c.lease_id)
-        .outerjoin(instances, instances.c.instance_id == leases.c.instance_id)
-        .where(OPEN_JOBS, c.owner == owner)
-        .order_by(c.received_at, c.job_key)
-    )
     return [
         Work(
             key=JobKey(row.job_key),
@@ -95,7 +96,7 @@ def work_of(tx: Tx, owner: str) -> list[Work]:
             instance_state=None if row.instance_state is None else InstanceState(row.instance_state),
             instance_by=row.instance_by,
         )
-        for row in tx.sql.execute(query)
+        for row in tx.sql.execute(_WORK, {"owner_": owner})
     ]
 
 
