@@ -42,8 +42,9 @@ class Entry:
 
     Attributes:
         sent: how many bytes of the trace GitLab has.
-        due: monotonic instant of the next call; None while none is planned.
-        patched_at: monotonic instant of the last accepted piece.
+        patched_at: monotonic instant of the last piece that came to an end.
+        was_full: that piece was as large as one may be, so the next may follow at once.
+        not_before: monotonic instant before which nothing is sent, after a call that failed.
         heard_at: of the last answer that proves GitLab knows the job lives.
         outcome: set once the job has ended and its spool is whole.
         incomplete: bytes are gone for good: the final update goes without checksum.
@@ -53,8 +54,9 @@ class Entry:
 
     target: Target
     sent: int = 0
-    due: float | None = None
     patched_at: float = 0.0
+    was_full: bool = False
+    not_before: float = 0.0
     heard_at: float = 0.0
     interval_s: float = INTERVAL_S
     outcome: Outcome | None = None
@@ -66,3 +68,9 @@ class Entry:
     cancel_told: bool = False
     ended: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def piece_at(self) -> float:
+        """Monotonic instant from which the next piece may be sent."""
+        first_or_more = not self.patched_at or self.was_full
+        return max(self.not_before, 0.0 if first_or_more else self.patched_at + self.interval_s)

@@ -23,6 +23,8 @@ LONGEST_S = 3600.0
 OUTAGE_LONGEST_S = 30.0
 PATIENCE_S = 24 * 3600.0
 RESENDS = 5
+ACCEPTED = 200
+REOFFSETS = 3
 
 
 def finale(reporter: Reporter, entry: Entry) -> float | None:
@@ -38,23 +40,24 @@ def finale(reporter: Reporter, entry: Entry) -> float | None:
 
 
 def _rest_of_trace(reporter: Reporter, entry: Entry) -> float | None:
-    key, before = entry.target.key, entry.sent
+    key, moved = entry.target.key, 0
     while entry.sent < reporter.spool.size(key):
         result = reporter.patch(entry)
         if result is None:
             return None
         if result.outcome is PatchOutcome.FAILED:
             return _failed(reporter, entry, result.status, result.reason, result.retry_after_s)
-        if result.outcome is PatchOutcome.REOFFSET and entry.sent == before:
+        moved += result.outcome is PatchOutcome.REOFFSET
+        if moved > REOFFSETS:
             return _failed(reporter, entry, result.status, result.reason, None)
-        before = entry.sent
     return 0.0
 
 
 def _final_update(reporter: Reporter, entry: Entry) -> float | None:
     target, outcome = entry.target, entry.outcome
     assert outcome is not None
-    whole = not entry.incomplete
+    # where GitLab has more than there is, it must hear so: it then answers 412
+    whole, size = not entry.incomplete, reporter.spool.size(target.key)
     result: UpdateResult = target.server.update_job(
         job_id=target.job_id,
         token=target.token,
@@ -64,16 +67,17 @@ def _final_update(reporter: Reporter, entry: Entry) -> float | None:
         if outcome.state == "failed"
         else None,
         exit_code=outcome.exit_code or None,
-        crc32=reporter.spool.crc(target.key, entry.sent) if whole else None,
-        bytesize=entry.sent if whole else None,
+        crc32=reporter.spool.crc(target.key, size) if whole else None,
+        bytesize=size if whole else None,
         runner=target.runner,
     )
     reporter.heed(entry, result)
     match result.outcome:
-        case UpdateOutcome.DONE:
+        case UpdateOutcome.DONE | UpdateOutcome.ABORT if result.status == ACCEPTED:
+            # with `Job-Status: failed` when that is what we have just said
             reporter.end(entry, "accepted", "GitLab accepted the final update")
             return None
-        case UpdateOutcome.ABORT | UpdateOutcome.GONE:
+        case UpdateOutcome.DONE | UpdateOutcome.ABORT | UpdateOutcome.GONE:
             reporter.end(entry, "taken", f"GitLab knows an end of this job: {result.job_status or result.reason}")
             return None
         case UpdateOutcome.ACCEPTED:
@@ -100,9 +104,14 @@ def _failed(reporter: Reporter, entry: Entry, status: int, reason: str, retry_af
         if entry.tries >= entry.target.retry_limit:
             reporter.end(entry, "given_up", f"GitLab refused the end of the job {entry.tries} times: {reason}")
             return None
-        return max(min(2.0 ** (entry.tries - 1), LONGEST_S), retry_after_s or 0)
+        return max(_backoff_s(entry.tries, LONGEST_S), retry_after_s or 0)
     entry.silent_tries += 1
     if entry.silent_tries * OUTAGE_LONGEST_S > PATIENCE_S:
         reporter.end(entry, "given_up", f"GitLab was not to be reached for a day: {reason}")
         return None
-    return max(min(2.0 ** (entry.silent_tries - 1), OUTAGE_LONGEST_S), retry_after_s or 0)
+    return max(_backoff_s(entry.silent_tries, OUTAGE_LONGEST_S), retry_after_s or 0)
+
+
+def _backoff_s(tries: int, longest_s: float) -> float:
+    """1, 2, 4 seconds and so on; after hours of them the power itself would not fit into a number."""
+    return min(2.0 ** min(tries - 1, 30), longest_s)

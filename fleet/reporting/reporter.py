@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from fleet.gitlab.outcomes import PatchOutcome, PatchResult, UpdateResult
+from fleet.gitlab.outcomes import PatchOutcome, PatchResult, UpdateOutcome, UpdateResult
 from fleet.model.job import Outcome
 from fleet.reporting.agenda import Agenda
 from fleet.reporting.entry import INTERVAL_S, TOUCH_S, Entry, Target
@@ -24,6 +24,7 @@ from fleet.store.spool import Spool
 log = structlog.get_logger(__name__)
 PIECE = 1 << 20
 FIRST_WAIT_S = 1.0  # the prologue waits this long for the job's first output to share its PATCH
+BROKEN_S = 5.0  # until the next try after an error of our own
 WIDTH = 24  # calls in the air per GitLab server
 
 
@@ -50,11 +51,13 @@ class Reporter:
         listener: Listener,
         submit: Callable[..., bool],
         may_speak: Callable[[], bool],
+        touch_s: float = TOUCH_S,
     ) -> None:
         self.spool = spool
         self.listener = listener
         self._submit = submit
         self._may_speak = may_speak
+        self._touch_s = touch_s
         self._entries: dict[str, Entry] = {}
         self._lock = threading.Lock()
         self._agenda = Agenda(self._work)
@@ -73,7 +76,7 @@ class Reporter:
         """There is more of the trace in the spool."""
         entry = self._entries.get(key)
         if entry is not None:
-            self._agenda.put(key, entry.patched_at + entry.interval_s if entry.patched_at else time.monotonic())
+            self._agenda.put(key, max(entry.piece_at, time.monotonic()))
 
     def finish(self, key: str, outcome: Outcome, *, incomplete: bool = False) -> None:
         """The job has ended and its spool is whole: bring it to its end at GitLab."""
@@ -129,29 +132,48 @@ class Reporter:
         if not self._may_speak():  # our claims have run out: somebody else may be speaking for this job
             self._agenda.put(entry.target.key, time.monotonic() + 1.0)
             return
-        wait_s = finale(self, entry) if entry.outcome is not None else self._tick(entry)
-        if wait_s is not None and not entry.ended:
-            self._agenda.put(entry.target.key, time.monotonic() + wait_s)
+        wait_s: float | None = BROKEN_S
+        try:
+            wait_s = finale(self, entry) if entry.outcome is not None else self._tick(entry)
+        finally:  # whatever went wrong: a job is never forgotten
+            if wait_s is not None and not entry.ended:
+                self._agenda.put(entry.target.key, time.monotonic() + wait_s)
 
     def _tick(self, entry: Entry) -> float | None:
-        """One call while the job runs; returns seconds until the next, which `grew` may shorten."""
-        target, now = entry.target, time.monotonic()
-        pending = self.spool.size(target.key) - entry.sent
-        if pending > 0:
-            result = self.patch(entry)
-            if result is None:
-                return None
-            if result.outcome is PatchOutcome.FAILED:
-                return max(entry.interval_s, result.retry_after_s or 0)
-            if result.outcome is PatchOutcome.REOFFSET or pending > PIECE:
-                return 0.0
-        elif now - entry.heard_at >= TOUCH_S and not self.touch(entry):
+        """What is due while the job runs; returns seconds until the next time, which `grew` may shorten."""
+        size = self.spool.size
+        key, now = entry.target.key, time.monotonic()
+        if now < entry.not_before:
+            return entry.not_before - now
+        if size(key) > entry.sent and entry.piece_at <= now and not self._advance(entry):
+            return None
+        if self._touch_at(entry) <= time.monotonic() and not self._is_heard(entry):
             return None
         if entry.outcome is not None:  # it ended while we spoke
             return 0.0
-        if self.spool.size(target.key) > entry.sent:
-            return max(0.0, entry.patched_at + entry.interval_s - time.monotonic())
-        return TOUCH_S
+        next_at = min(self._touch_at(entry), entry.piece_at) if size(key) > entry.sent else self._touch_at(entry)
+        return max(0.0, next_at - time.monotonic())
+
+    def _touch_at(self, entry: Entry) -> float:
+        return max(entry.heard_at + self._touch_s, entry.not_before)
+
+    def _advance(self, entry: Entry) -> bool:
+        """Send a piece, once more where GitLab says where to go on; False when the job was taken away."""
+        result = self.patch(entry)
+        if result is not None and result.outcome is PatchOutcome.REOFFSET:
+            result = self.patch(entry)
+        if result is None:
+            return False
+        if result.outcome in (PatchOutcome.FAILED, PatchOutcome.REOFFSET):
+            _wait(entry, result)
+        return True
+
+    def _is_heard(self, entry: Entry) -> bool:
+        """Tell GitLab that the job lives; False when it was taken away."""
+        result = self.touch(entry)
+        if result is not None and result.outcome is UpdateOutcome.FAILED:
+            _wait(entry, result)
+        return result is not None
 
     def patch(self, entry: Entry) -> PatchResult | None:
         """Send the next piece; None when GitLab took the job away."""
@@ -175,14 +197,15 @@ class Reporter:
         if result.outcome in (PatchOutcome.ADVANCED, PatchOutcome.REOFFSET) and result.offset is not None:
             entry.sent = result.offset
             entry.heard_at = now
-        if result.outcome is PatchOutcome.ADVANCED:
+        if result.outcome in (PatchOutcome.ADVANCED, PatchOutcome.NOT_FOUND):
             entry.patched_at = now
+            entry.was_full = len(data) == PIECE
         if result.outcome is PatchOutcome.NOT_FOUND:
             entry.sent += len(data)  # GitLab wants no trace of this job; the final update says the rest
         return result
 
-    def touch(self, entry: Entry) -> bool:
-        """Tell GitLab that a silent job lives; False when GitLab took the job away."""
+    def touch(self, entry: Entry) -> UpdateResult | None:
+        """Tell GitLab that a job lives, and how much of its trace was sent; None when GitLab took the job away."""
         target = entry.target
         result = target.server.update_job(
             job_id=target.job_id,
@@ -193,13 +216,13 @@ class Reporter:
             bytesize=entry.sent or None,
             runner=target.runner,
         )
-        if result.outcome in ("abort", "gone"):
+        if result.outcome in (UpdateOutcome.ABORT, UpdateOutcome.GONE):
             self._taken(entry, result.job_status, result.reason)
-            return False
+            return None
         self.heed(entry, result)
-        if result.outcome != "failed":
+        if result.outcome is not UpdateOutcome.FAILED:
             entry.heard_at = time.monotonic()
-        return True
+        return result
 
     def heed(self, entry: Entry, result: PatchResult | UpdateResult) -> None:
         """Take the news that any answer may carry."""
@@ -215,14 +238,25 @@ class Reporter:
         target = entry.target
         told = f"GitLab took job {target.job_id} away: {job_status or reason or 'it is not running any more'}"
         log.info("job_taken_away", job_key=target.key, job_id=target.job_id, job_status=job_status)
-        ended = entry.outcome is not None
-        self.drop(target.key)
-        if ended:
-            self.listener.reported(target.key, target.epoch, "taken", told)
-        else:
+        if entry.outcome is not None:
+            self.end(entry, "taken", told)
+            return
+        # first the row, then we forget: in between nobody may begin to report this job anew
+        entry.ended = True
+        try:
             self.listener.stop_requested(target.key, target.epoch, "abort", told)
+        finally:
+            self.drop(target.key)
 
     def end(self, entry: Entry, how: str, reason: str) -> None:
         """The end is known, or never will be."""
-        self.drop(entry.target.key)
-        self.listener.reported(entry.target.key, entry.target.epoch, how, reason)
+        entry.ended = True  # the order of `_taken`, for its reason
+        try:
+            self.listener.reported(entry.target.key, entry.target.epoch, how, reason)
+        finally:
+            self.drop(entry.target.key)
+
+
+def _wait(entry: Entry, result: PatchResult | UpdateResult) -> None:
+    """After a call that failed nothing is sent for an interval, or for as long as GitLab asked."""
+    entry.not_before = time.monotonic() + max(entry.interval_s, result.retry_after_s or 0.0)
