@@ -34,6 +34,7 @@ def end_unstarted(desk: Desk, job: Job, outcome: Outcome) -> None:
     done = desk.store.write(lambda tx: _end(tx, job, outcome, prologue=prologue, epilogue=epilogue, log_bytes=held))
     if done:
         log.info("job_ended", job_id=job.gitlab_job_id, job_key=job.key, reason=outcome.message)
+        _forget_if_taken(desk, job)
     desk.hint("execute", "plan")
 
 
@@ -51,7 +52,15 @@ def end_with_result(desk: Desk, job: Job, result: Mapping[str, Any], log_bytes: 
             failure_reason=outcome.failure_reason,
             exit_code=outcome.exit_code,
         )
+        _forget_if_taken(desk, job)
     return outcome if done else None
+
+
+def _forget_if_taken(desk: Desk, job: Job) -> None:
+    """GitLab took the job away: nobody wants the rest of its trace."""
+    if job.stop == "abort":
+        desk.reports.drop(job.key)
+        desk.spool.remove(job.key)
 
 
 def _heading(desk: Desk, job: Job) -> bytes:
@@ -85,15 +94,24 @@ def _end(tx: Tx, job: Job, outcome: Outcome, **columns: Any) -> bool:
     return done
 
 
+def lay_prologue(desk: Desk, key: str, prologue: bytes) -> int:
+    """Let the spool begin with the prologue of the job's row; returns how much is in the spool.
+
+    What begins otherwise was left here by an earlier try of the job, before another manager moved it.
+    """
+    held = desk.spool.read(key, 0, len(prologue))
+    if held != prologue[: len(held)]:
+        desk.spool.begin_again(key)
+    return desk.spool.append(key, 0, prologue)
+
+
 def complete_spool(desk: Desk, job: Job) -> bool | None:
     """Bring the spool of an ended job to its full length.
 
     True when it is whole, None when bytes of the agent's log must come first, False when they are gone for good.
     """
     prologue, epilogue = job.prologue or b"", job.epilogue or b""
-    size = desk.spool.size(job.key)
-    if size < len(prologue):
-        size = desk.spool.append(job.key, 0, prologue)
+    size = lay_prologue(desk, job.key, prologue)
     log_end = len(prologue) + (job.log_bytes or 0)
     if size < log_end:
         return None

@@ -70,7 +70,7 @@ class Executor:
         for work in found:
             if work.state is JobState.RECEIVED:
                 continue  # intake is about to acknowledge it
-            if work.key not in watched:
+            if work.key not in watched and work.stop != "abort":  # GitLab took it away: it hears no more of it
                 self._watch(work)
             self._look(work, now)
         for lease in cleaning:
@@ -155,6 +155,8 @@ class Executor:
     def _look_at_finishing(self, work: Work, now: datetime) -> None:
         if work.lease_state is LeaseState.LOST and not _is_fenced(work, now):
             return  # GitLab may hand the job to somebody else only when this machine can do no more for it
+        if work.lease and self.follows.is_followed(work.lease):
+            return  # its exit is being worked on, or its log is on its way
         self.desk.submit(
             f"finish:{work.key}", "finish", lambda: running.finish(self.desk, self.follows, work), timeout_s=LANE_S
         )
@@ -187,12 +189,20 @@ class Executor:
     def exited(self, follow: Follow, frame: Mapping[str, Any]) -> None:
         """The job has ended on its machine."""
         told = dict(frame)
-        self.desk.submit(
-            f"instance:{follow.instance}",
-            f"exit:{follow.key}",
-            lambda: running.exited(self.desk, self.follows, follow, told),
-            timeout_s=LANE_S,
+        taken = self.desk.submit(
+            f"instance:{follow.instance}", f"exit:{follow.key}", lambda: self._end(follow, told), timeout_s=LANE_S
         )
+        if not taken:
+            self.follows.drop(follow.lease)  # followed again, it says so again
+
+    def _end(self, follow: Follow, frame: Mapping[str, Any]) -> None:
+        done = False
+        try:
+            running.exited(self.desk, self.follows, follow, frame)
+            done = True
+        finally:
+            if not done:  # the store was away, perhaps: the next activation follows anew
+                self.follows.drop(follow.lease)
 
     def broken(self, follow: Follow) -> None:
         """The spool took no more: follow again when it may."""

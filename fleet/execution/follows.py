@@ -24,6 +24,7 @@ class Follow:
 
     Attributes:
         shift: length of the prologue: an offset in the agent's log is this much further on in the trace.
+        settled: the agent has answered `follow`, so from now on every byte joins the one before.
         stopped: why nothing is taken just now; it is followed again later.
         exited: its exit came and is being worked on.
     """
@@ -33,6 +34,7 @@ class Follow:
     lease: str
     instance: str
     shift: int
+    settled: bool = False
     stopped: str | None = None
     exited: bool = False
 
@@ -116,6 +118,8 @@ class Follows:
         try:
             self._spool.append(follow.key, follow.shift + offset, body)
         except (SpoolFull, SpoolGap, OSError) as exc:
+            if isinstance(exc, SpoolGap) and not follow.settled:
+                return  # it was on its way when this lease was asked for anew, from an earlier byte
             # nothing is lost: the agent keeps its log until it is told that ours is durable
             follow.stopped = str(exc)
             log.error("spool_stopped", job_key=follow.key, error=str(exc))

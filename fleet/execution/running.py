@@ -30,7 +30,6 @@ def follow(desk: Desk, follows: Follows, work: Work) -> None:
     if follows.is_followed(work.lease):
         return
     try:
-        channel = desk.channel(work.instance)
         follow_from(desk, follows, job, lease=work.lease, instance=work.instance)
     except AgentError as exc:
         follows.drop(work.lease)
@@ -40,17 +39,16 @@ def follow(desk: Desk, follows: Follows, work: Work) -> None:
         log.info("follow_postponed", job_key=work.key, instance=work.instance, error=str(exc))
     else:
         log.info("job_followed", job_id=job.gitlab_job_id, job_key=job.key, instance=work.instance)
-        del channel
 
 
 def follow_from(desk: Desk, follows: Follows, job: Job, *, lease: str, instance: str) -> None:
     """Ask for `data` from the spool's end on; raises MachineError."""
     prologue = job.prologue or b""
-    if desk.spool.size(job.key) < len(prologue):
-        desk.spool.append(job.key, 0, prologue)
-    offset = desk.spool.size(job.key) - len(prologue)
-    follows.add(Follow(key=job.key, epoch=job.epoch, lease=lease, instance=instance, shift=len(prologue)))
+    offset = ending.lay_prologue(desk, job.key, prologue) - len(prologue)
+    follow = Follow(key=job.key, epoch=job.epoch, lease=lease, instance=instance, shift=len(prologue))
+    follows.add(follow)
     desk.channel(instance).request("follow", REQUEST_S, lease=lease, epoch=job.epoch, offset=offset)
+    follow.settled = True
 
 
 def _unknown(desk: Desk, job: Job, work: Work, error: AgentError) -> None:
@@ -103,12 +101,8 @@ def exited(desk: Desk, follows: Follows, followed: Follow, frame: Mapping[str, A
 
 def _after_exit(desk: Desk, follows: Follows, followed: Follow) -> None:
     found = ending.load(desk, followed.key)
-    if found is not None:
-        if ending.complete_spool(desk, found[0]) and found[0].outcome is not None:
-            desk.reports.finish(followed.key, found[0].outcome)
-    else:  # GitLab took the job away: nobody wants the rest of its trace
-        desk.reports.drop(followed.key)
-        desk.spool.remove(followed.key)
+    if found is not None and ending.complete_spool(desk, found[0]) and found[0].outcome is not None:
+        desk.reports.finish(followed.key, found[0].outcome)
     lease = desk.store.read(lambda tx: leases.lease(tx, followed.lease))
     if lease is not None and lease.state is LeaseState.CLEANING:
         cleanup.clean_now(desk, follows, lease, followed.epoch)

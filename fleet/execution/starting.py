@@ -88,7 +88,7 @@ def start(desk: Desk, follows: Follows, work: Work) -> None:
             return
     else:
         prologue = job.prologue
-    desk.spool.append(job.key, 0, prologue)
+    ending.lay_prologue(desk, job.key, prologue)
     job_file = charge_prologue(rendered.job_file, len(prologue))
     _send(desk, follows, channel, job, lease, prologue=prologue, job_file=job_file, remaining_s=remaining_s)
 
@@ -129,6 +129,7 @@ def _send(
         follows.add(follow)
         offset = max(0, desk.spool.size(job.key) - len(prologue))
         channel.request("follow", START_S, lease=lease.lease_id, epoch=job.epoch, offset=offset)
+        follow.settled = True
     except AgentError as exc:
         follows.drop(lease.lease_id)
         _refused(desk, job, lease, exc)
@@ -179,7 +180,7 @@ def _move(desk: Desk, job: Job, lease: Lease, reason: str) -> None:
     if job.moves >= MOVES:
         ending.end_unstarted(desk, job, _no(f"{MOVES + 1} machines failed before it could start; the last: {reason}"))
         return
-    desk.spool.remove(job.key)
+    desk.spool.begin_again(job.key)
     desk.store.write(lambda tx: change_machine(tx, job.key, job.epoch, lease.lease_id, lease.instance, reason=reason))
     desk.hint("plan", "execute")
 

@@ -27,14 +27,18 @@ class RowListener:
     def stop_requested(self, key: str, epoch: int, how: str, reason: str) -> None:
         """Note the stop; an abort beats a cancel, and neither is ever taken back."""
 
-        def note(tx: Tx) -> None:
+        def note(tx: Tx) -> bool:
             found = jobs.job(tx, key)
             if found is None or found.epoch != epoch or found.stop in (how, "abort"):
-                return
+                return False
+            if how == "abort" and found.state is JobState.FINISHING:  # it ended while GitLab took it away
+                return jobs.move_job(tx, key, epoch, JobState.ABANDONED, stimulus="taken", reason=reason)
             if jobs.update_job(tx, key, epoch, stop=how, stop_reason=reason):
                 tx.journal("job", key, how, reason, job_key=key)
+            return False
 
-        self.store.write(note)
+        if self.store.write(note):
+            self.spool.remove(key)
         log.info("job_stop_requested", job_key=key, how=how, reason=reason)
         self.hint("execute")
 
