@@ -1,0 +1,274 @@
+"""Kills a manager again and again while jobs run, and looks for anything that was lost, repeated or left behind.
+
+A kill is aimed: at a random moment, or at the moment something shows from outside: a machine being made, one that has
+just come up, a lease arriving on a machine, a job just received or just ended, an update on its way. What is seen of
+the store is read through an engine of its own, and only while no manager runs or for reading.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import pathlib
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from fleet.demo.gitlab import PretendGitLab
+from fleet.store.engine import open_engine
+from tests.acceptance.crash_jobs import Jobs, Known
+from tests.acceptance.manager import Manager, wait_until
+
+AIMS = ("any", "any", "any", "start-up", "create", "boot", "lease", "job_received", "job_ended", "trace", "final")
+POOL_KEYS = """
+  max_use_count = 9
+  delete_instances_on_shutdown = true
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a run did and found."""
+
+    seed: int
+    kills: int = 0
+    aims: collections.Counter[str] = field(default_factory=collections.Counter)
+    jobs: int = 0
+    states_at_kill: collections.Counter[str] = field(default_factory=collections.Counter)
+    requeued: int = 0
+    requests: int = 0
+    instances: int = 0
+    follow_s: list[float] = field(default_factory=list)
+    took_s: float = 0.0
+    wrongs: list[str] = field(default_factory=list)
+
+
+class CrashRun:
+    """One manager, one pretend GitLab, many kills."""
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        gitlab: PretendGitLab,
+        *,
+        seed: int,
+        database: str | None = None,
+        at_once: int = 50,
+        machines: int = 14,
+        capacity: int = 4,
+        longest_s: float = 12.0,
+        aim_s: float = 4.0,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.gitlab = gitlab
+        self.manager = Manager(
+            directory / "m",
+            gitlab,
+            machines=machines,
+            capacity=capacity,
+            idle_time="3s",
+            concurrent=at_once,
+            pool_keys=POOL_KEYS,
+            database=database,
+        )
+        self.engine = open_engine(database or f"sqlite:///{self.manager.state}/fleet.sqlite")
+        self.jobs = Jobs(directory / "evidence", self.rng)
+        self.known: dict[int, Known] = {}
+        self.report = Report(seed=seed)
+        self._at_once = at_once
+        self._longest_s = longest_s
+        self._aim_s = aim_s
+        self._say = say
+        self._killed: list[tuple[float, set[str]]] = []
+        self._log_at = 0
+
+    def run(self, kills: int, *, patience_s: float = 120.0) -> Report:
+        """Kill the manager so often, let everything come to its end, and tell."""
+        began = time.monotonic()
+        try:
+            self.manager.start()
+            for _ in range(kills):
+                self.top_up()
+                self.kill(self.rng.choice(AIMS))
+                self.manager.start()
+            self.finish(patience_s)
+        finally:
+            self.manager.clear()
+            self.engine.dispose()
+        self.report.took_s = time.monotonic() - began
+        return self.report
+
+    def top_up(self) -> None:
+        """As many jobs as the manager may run are queued or running."""
+        counts = self.gitlab.counts()
+        ended = sum(counts.get(state, 0) for state in ("success", "failed", "canceled"))
+        for _ in range(self._at_once - (sum(counts.values()) - ended)):
+            known = self.jobs.random(longest_s=self._longest_s)
+            self.known[self.gitlab.enqueue(known.payload)] = known
+
+    def kill(self, aim: str) -> None:
+        """Kill at the moment that `aim` names, or, when nothing shows it, at the end of its time."""
+        if aim == "start-up":
+            time.sleep(self.rng.uniform(0.0, 2.0))
+        else:
+            self._await_start()
+            hit = self._await_aim(aim)
+            aim = aim if hit else f"{aim} (missed)"
+        self.manager.kill()
+        self.report.kills += 1
+        self.report.aims[aim] += 1
+        running = self._look()
+        self._killed.append((time.time(), running))
+        self._say(f"kill {self.report.kills}: {aim}; {len(running)} jobs run, {len(self.known)} jobs in all")
+
+    def _await_start(self) -> None:
+        wait_until(lambda: "manager_started" in self._new_events(), 60, "the start of the manager")
+
+    def _await_aim(self, aim: str) -> bool:
+        if aim == "any":
+            time.sleep(self.rng.uniform(0.0, self._aim_s))
+            return True
+        seen = self._watch(aim)
+        until = time.monotonic() + self._aim_s
+        while time.monotonic() < until:
+            if seen():
+                time.sleep(self.rng.choice((0.0, 0.0, self.rng.uniform(0.0, 0.05), self.rng.uniform(0.0, 0.3))))
+                return True
+            time.sleep(0.002)
+        return False
+
+    def _watch(self, aim: str) -> Callable[[], bool]:
+        """Tells whether it has happened since now."""
+        if aim.startswith("job_"):
+            return lambda: aim in self._new_events()
+        if aim in {"trace", "final"}:
+            return self._fault_watch(aim)
+        pattern = {"create": "*", "boot": "*/run.json", "lease": "*/home/.fleet-agent/jobs/*"}[aim]
+        folder = self.manager.state / "local" / "machines"
+        before = set(folder.glob(pattern))
+        return lambda: bool(set(folder.glob(pattern)) - before)
+
+    def _fault_watch(self, endpoint: str) -> Callable[[], bool]:
+        """The next calls of this kind are answered late, so that the kill falls between the two ends."""
+        number = self.gitlab.add_fault("delay", endpoint, count=1, seconds=self.rng.choice((0.05, 0.3)))
+        return lambda: self.gitlab.fault_struck(number) > 0
+
+    def _new_events(self) -> set[str]:
+        """The names of what was logged since this was asked last."""
+        with (self.manager.directory / "log").open("rb") as file:
+            file.seek(self._log_at)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._log_at += len(whole)
+        return {str(entry.get("event")) for entry in _entries(whole.decode(errors="replace"))}
+
+    def rows(self, sql: str) -> list[Any]:
+        """Read the store."""
+        with self.engine.connect() as connection:
+            return list(connection.execute(sa.text(sql)))
+
+    def _look(self) -> set[str]:
+        """What stands in the rows of a manager that is dead; the keys of the jobs that run."""
+        self.gitlab.lift_fault()
+        if not sa.inspect(self.engine).has_table("jobs"):
+            return set()
+        found = self.rows("SELECT job_key, state FROM jobs")
+        open_states = [row.state for row in found if row.state not in {"finished", "abandoned"}]
+        self.report.states_at_kill.update(f"job {state}" for state in open_states)
+        states = "'requested', 'creating', 'booting', 'preparing', 'draining', 'deleting'"
+        machines = self.rows(f"SELECT state FROM instances WHERE state IN ({states})")
+        self.report.states_at_kill.update(f"instance {row.state}" for row in machines)
+        return {row.job_key for row in found if row.state == "running"}
+
+    def finish(self, patience_s: float) -> None:
+        """No more kills: everything ends, then the manager drains."""
+        try:
+            self.gitlab.wait_for(*self.known, timeout=patience_s)
+        except TimeoutError as exc:
+            self.report.wrongs.append(str(exc))
+        code = self.manager.stop(signal.SIGQUIT, timeout=patience_s)
+        if code != 0:
+            self.report.wrongs.append(f"the manager ended with {code}")
+        self.report.jobs = len(self.known)
+        self.report.requeued = sum(view.requeued for view in self.gitlab.jobs())
+        self.report.follow_s = self.follow_times()
+        self.report.wrongs += self.jobs.wrongs(self.gitlab, self.known)
+        self.report.wrongs += self.gitlab.violations()
+        self.report.wrongs += self.left_behind()
+        self.report.instances = len(self.rows("SELECT 1 FROM instances"))
+        self.report.requests = len(self.rows("SELECT 1 FROM create_requests"))
+
+    def left_behind(self) -> list[str]:
+        """What is still there although everything has ended."""
+        wrongs = []
+        for what, sql in LEFT.items():
+            wrongs += [f"{what}: {tuple(row)}" for row in self.rows(sql)]
+        wrongs += [f"a machine is left: {path.name}" for path in self.manager.machines()]
+        wrongs += [f"a spool file is left: {path.name}" for path in (self.manager.state / "spool").glob("*")]
+        wrongs += [f"a process is left: {line}" for line in processes_below(self.manager.state)]
+        wrongs += [f"the manager broke: {entry}" for entry in self._broken()]
+        return wrongs
+
+    def _broken(self) -> list[str]:
+        names = {"work_failed", "controller_failed", "provider_broke", "work_hung"}
+        entries = _entries(self.manager.log())
+        return [
+            f"{entry['event']}: {str(entry.get('exception'))[-1500:]}" for entry in entries if entry["event"] in names
+        ]
+
+    def follow_times(self) -> list[float]:
+        """For each kill and each job that ran then: seconds until it was followed again (or had ended)."""
+        told: dict[str, list[float]] = collections.defaultdict(list)
+        for entry in _entries(self.manager.log()):
+            if entry.get("event") in {"job_followed", "job_ended"}:
+                told[str(entry["job_key"])].append(datetime.fromisoformat(entry["timestamp"]).timestamp())
+        times = []
+        ends = [at for at, _ in self._killed[1:]] + [float("inf")]
+        for (at, running), end in zip(self._killed, ends, strict=True):
+            for key in running:
+                times += [follow - at for follow in told[key] if at < follow < end][:1]
+        return sorted(times)
+
+
+LEFT = {
+    "an instance is not gone": "SELECT instance_id, state, end_reason FROM instances WHERE state <> 'gone'",
+    "a lease is active": "SELECT lease_id, state FROM leases WHERE state IN ('granted', 'running', 'cleaning')",
+    "a reservation is held": "SELECT reservation_id, state, job_key FROM reservations",
+    "a job is open": "SELECT gitlab_job_id, state FROM jobs WHERE state NOT IN ('finished', 'abandoned')",
+    "a request is open": "SELECT request_id, error FROM create_requests WHERE state = 'open'",
+    "a job holds secrets": "SELECT gitlab_job_id, state FROM jobs WHERE length(token) + length(payload) > 0",
+    "two jobs of one hand-over": "SELECT gitlab_job_id, count(*) FROM jobs WHERE state = 'finished' "
+    "GROUP BY gitlab_job_id HAVING count(*) > 1",
+}  # fmt: skip
+
+
+def _entries(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and "event" in entry:
+                yield entry
+
+
+def processes_below(folder: pathlib.Path) -> list[str]:
+    """Processes whose environment or arguments name something below a folder."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (path / "cmdline").read_bytes()
+            if str(folder).encode() in command + (path / "environ").read_bytes():
+                found.append(f"{path.name} {command.replace(bytes(1), b' ').decode(errors='replace')[:200]}")
+    return found
+
+
+def percentile(values: list[float], part: float) -> float:
+    """Of sorted values; 0.0 of none."""
+    return values[min(len(values) - 1, int(len(values) * part))] if values else 0.0
