@@ -12,6 +12,7 @@ import structlog
 
 from fleet.cli.main import run
 from fleet.demo.gitlab import PretendGitLab
+from tests.contract.operator.fleet_world import World, running, write_config
 
 CLEARED = (
     "CONFIG_FILE", "CI_SERVER_URL", "CI_SERVER_TOKEN", "REGISTRATION_TOKEN", "RUNNER_NAME", "RUNNER_EXECUTOR",
@@ -73,3 +74,11 @@ def config(tmp_path: pathlib.Path) -> pathlib.Path:
     directory = tmp_path / "etc"
     directory.mkdir()
     return directory / "config.toml"
+
+
+@pytest.fixture
+def world(config: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[World]:
+    """A manager whose servers listen; its store is SQLite in the test's directory."""
+    write_config(config, tmp_path / "state")
+    with running(config) as made:
+        yield made
