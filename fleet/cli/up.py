@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import structlog
 
+from fleet.cli.exits import Exit, exit_of
 from fleet.runtime.logs import configure
 from fleet.runtime.reloading import Reloader
-from fleet.runtime.signals import Life
+from fleet.runtime.signals import Life, Wishes
 from fleet.runtime.starting import make_manager
 from fleet.sdk import FleetError
 from fleet.settings.environment import Env, Overrides, current, overrides
 from fleet.settings.loading import load
 
 log = structlog.get_logger(__name__)
-CONFIG_INVALID = 3
 
 
 def up(
@@ -66,11 +66,16 @@ def prepare(config: pathlib.Path, asked: Overrides, env: Env) -> Life | int:
     settings = found.settings
     if settings is None:
         print(f"fleetctl: {found.path} cannot be used; nothing was started", file=sys.stderr)
-        return CONFIG_INVALID
+        return Exit.CONFIG
     configure(settings.global_.log_level, settings.global_.log_format)
+    wishes = Wishes(on_term=lambda: settings.fleet.on_term)
+    wishes.install()  # a service that waits for its database must hear them too
     try:
-        manager = make_manager(settings, env)
+        manager = make_manager(settings, env, should_stop=lambda: wishes.how is not None)
     except FleetError as exc:
         log.error("manager_not_started", error=str(exc))
-        return 1
-    return 0 if manager is None else Life(manager, Reloader(manager, env, asked))
+        return exit_of(exc)
+    if manager is None:
+        log.info("manager_stopped", reason="it was told to stop before it had started")
+        return Exit.OK
+    return Life(manager, Reloader(manager, env, asked, in_force=found.content_hash), wishes)

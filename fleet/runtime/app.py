@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from sqlalchemy import make_url
 
 from fleet import __version__
 from fleet.applying.planner import Planner
@@ -37,7 +38,7 @@ from fleet.reaping.deleting import Reaper
 from fleet.reporting.reporter import Reporter
 from fleet.reporting.rows import RowListener
 from fleet.reporting.targets import Reports
-from fleet.runtime.clock import Clock
+from fleet.runtime.clock import Clock, monotonic
 from fleet.runtime.configuring import Configurator
 from fleet.runtime.disk import Disks
 from fleet.runtime.driver import Controller, Driver, Hints
@@ -45,14 +46,17 @@ from fleet.runtime.facts import facts_of_runner
 from fleet.runtime.heart import Heart
 from fleet.runtime.lanes import Lanes
 from fleet.runtime.locks import Locks
+from fleet.runtime.logs import configure
 from fleet.runtime.providers import Plugins
 from fleet.runtime.saving import Saver
 from fleet.runtime.servers import Servers
 from fleet.runtime.upkeep import Upkeep, mark_path
+from fleet.settings.changes import AT_START_ONLY, diff
 from fleet.settings.settings import Settings
 from fleet.store import managers, restore
 from fleet.store.book import Book
 from fleet.store.database import Store, Tx
+from fleet.store.engine import StoreError
 from fleet.store.seal import Seal, key_from_file
 from fleet.store.spool import Spool
 
@@ -104,16 +108,22 @@ class Manager:
         log.info("manager_started", manager=self.me, version=__version__, pools=len(self.book.pools))
 
     def reconfigure(self, settings: Settings) -> None:
-        """Bring a changed configuration into force."""
+        """Bring a changed configuration into force; what holds from the start to the end keeps its value."""
+        changes = diff(self.settings, settings)
+        if changes.keys_at_start:
+            log.warning("restart_needed", keys=list(changes.keys_at_start), kept="the values of the start")
+        kept = {name: getattr(self.settings.fleet, name) for name in AT_START_ONLY}
+        settings = replace(settings, fleet=settings.fleet.model_copy(update=kept))
         self.configurator.apply(settings)
         self.settings = settings
+        configure(settings.global_.log_level, settings.global_.log_format)
         self.disks.reserve_bytes = settings.fleet.reserve_free_bytes
         self.upkeep.settings = settings.fleet
         self.intake.concurrent = settings.global_.concurrent
         self.intake.check_interval_s = settings.global_.check_interval
         self.intake.forgive()
         self.claim()
-        self.hints("plan", "intake", "observe")
+        self.hints("plan", "intake", "observe", "prune")
 
     def let_go(self, names: list[PoolName]) -> None:
         """Treat these pools as retired until we end: their machines are deleted."""
@@ -155,26 +165,47 @@ class Manager:
         self.claim()
         self.hints("execute", "plan", "keep")
 
-    def close(self, reason: str, *, patience_s: float = 5.0) -> None:
-        """Take everything down; running jobs go on without us."""
+    def close(self, reason: str, *, patience_s: float = 2.0) -> None:
+        """Take everything down; running jobs go on without us.
+
+        What is still under way after `patience_s` is cut off: that is like a crash in that place, and does no harm.
+        """
         if self._closed.is_set():
             return
         self._closed.set()
         self.stop_asking.set()
-        self.driver.close()
-        self.lanes.close(patience_s)
-        self.listener.trace_sent(self.reporter.progress())
+        until = monotonic() + patience_s
+        self.driver.close(patience_s / 2)
+        self.lanes.close(max(0.1, until - monotonic()))
+        for end in (self._fall_silent, lambda: self._leave(reason), self._let_go_of_all):
+            thread = threading.Thread(target=end, name="closing", daemon=True)
+            thread.start()
+            thread.join(max(0.3, until - monotonic()))
+        self.state = "stopped"
+        log.info("manager_stopped", manager=self.me, reason=reason)
+
+    def _fall_silent(self) -> None:
         self.reporter.close()
-        self.channels.close_all()
         self.heart.stop()
-        self.store.write(lambda tx: managers.end_session(tx, self.me, self.session, reason))
+        self.channels.close_all()
+
+    def _let_go_of_all(self) -> None:
         self.servers.close()
         self.configurator.close()
         self.spool.close()
         self.store.close()
         self.locks.release()
-        self.state = "stopped"
-        log.info("manager_stopped", manager=self.me, reason=reason)
+
+    def _leave(self, reason: str) -> None:
+        """Let our claims end now, unless the database is away: then they run out by themselves."""
+        if self.heart.failing_since is not None:
+            log.warning("session_not_ended", manager=self.me, error="the database is away")
+            return
+        try:
+            self.listener.trace_sent(self.reporter.progress())
+            self.store.write(lambda tx: managers.end_session(tx, self.me, self.session, reason))
+        except StoreError as exc:
+            log.warning("session_not_ended", manager=self.me, error=str(exc))
 
 
 def open_store(settings: Settings, clock: Clock) -> Store:
@@ -188,12 +219,25 @@ def open_store(settings: Settings, clock: Clock) -> Store:
     return Store(settings.fleet.database.get_secret_value(), Seal(key), clock.now)
 
 
+def database_directory(settings: Settings) -> tuple[str, ...]:
+    """Where a database that is a file grows; nothing for a server."""
+    url = make_url(settings.fleet.database.get_secret_value())
+    return (str(pathlib.Path(url.database).parent),) if url.drivername == "sqlite" and url.database else ()
+
+
 def open_manager(
-    settings: Settings, *, store: Store, clock: Clock, locks: Locks, plugins: Plugins, saver: Saver
+    settings: Settings,
+    *,
+    store: Store,
+    clock: Clock,
+    locks: Locks,
+    plugins: Plugins,
+    saver: Saver,
+    session: str | None = None,
 ) -> Manager:
     """Make a manager on an open store: its session holds its claims, and nothing acts yet."""
     me = ManagerId(system_id(pathlib.Path(settings.path).parent))
-    session = secrets.token_hex(8)
+    session = session or secrets.token_hex(8)
     store_id = store.write(lambda tx: managers.store_identity(tx, secrets.token_hex(8)))
     restored = store.write(lambda tx: restore.stop_sweeping_if_restored(mark_path(settings.fleet.state_dir), tx))
     if restored is not None:
@@ -255,7 +299,7 @@ def _assemble(
     shared: dict[str, Any] = {"store": store, "book": book, "me": me, "submit": lanes.submit, "hint": hints}
     acknowledger = Acknowledger(**shared, server_of=servers.of, info_of=servers.info_of, may_speak=heart.may_speak)
     disks = Disks(
-        paths=(settings.fleet.state_dir, settings.fleet.spool_dir),
+        paths=(settings.fleet.state_dir, settings.fleet.spool_dir, *database_directory(settings)),
         reserve_bytes=settings.fleet.reserve_free_bytes,
     )
     upkeep = Upkeep(store=store, spool=spool, settings=settings.fleet)

@@ -14,6 +14,7 @@ from datetime import timedelta
 import structlog
 
 from fleet.model.ids import ManagerId
+from fleet.sdk import FleetError
 from fleet.store import managers
 from fleet.store.database import Store
 from fleet.store.engine import StoreError
@@ -41,14 +42,17 @@ class Heart:
         self._thread.start()
 
     def may_speak(self) -> bool:
-        """Whether our claims hold for certain: nobody else can have taken them over yet."""
-        return time.monotonic() < self._good_until
+        """Whether our claims hold for certain: nobody else can have taken them over yet.
 
-    def stop(self) -> None:
+        A database that nobody can share knows no other: a full disk must not keep us from reporting what runs.
+        """
+        return not self._store.shared or time.monotonic() < self._good_until
+
+    def stop(self, patience_s: float = 10.0) -> None:
         """End the thread; the claims run out by themselves."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(10)
+            self._thread.join(patience_s)
 
     def _run(self) -> None:
         while not self._stop.wait(self._ttl.total_seconds() / 4):
@@ -72,4 +76,10 @@ class Heart:
             self._good_until = before + self._ttl.total_seconds()
         else:
             log.warning("claims_lost", manager=self._me)
+            self._recover()
+
+    def _recover(self) -> None:
+        try:
             self.lost()
+        except FleetError as exc:  # the next beat finds them lost again, and tries again
+            log.warning("claims_not_recovered", manager=self._me, error=str(exc))

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from fleet.sdk import FleetError
+
 log = structlog.get_logger(__name__)
 LEFT_BEHIND = 3
 IDLE_S = 20.0
@@ -125,6 +127,11 @@ class Lanes:
                 del self._lanes[lane]
             return stays
 
+    def postponed(self, lane: str, work: str, error: str) -> None:
+        """A piece could not be done now; at the end of the manager that is no news."""
+        level = log.debug if self._closed else log.warning
+        level("work_postponed", lane=lane, work=work, error=error)
+
     def retire(self, worker: _Worker) -> bool:
         """An idle worker wants to end; False when it was just given work."""
         with self._lock:
@@ -180,6 +187,9 @@ class _Worker:
             lane, piece, width = task
             try:
                 piece.work()
+            except FleetError as exc:
+                # expected, like a database that is away: whoever handed it in hands it in again
+                self._lanes.postponed(lane, piece.name, str(exc))
             except Exception:
                 log.exception("work_failed", lane=lane, work=piece.name)
             # nothing may hold on to what the piece held

@@ -1,9 +1,14 @@
-"""Watches the configuration file: what changed there comes into force, what is broken there changes nothing."""
+"""Watches the configuration file: what changed there comes into force, what is broken there changes nothing.
+
+What counts is the content: a file that is only touched, or that only we have written (a renewed token), is no reason to
+reload. What could not be brought into force because the database is away is tried again.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -11,60 +16,86 @@ from fleet.runtime.app import Manager
 from fleet.sdk import FleetError
 from fleet.settings.environment import Env, Overrides
 from fleet.settings.loading import load
+from fleet.settings.settings import Loaded
+from fleet.store.engine import StoreUnavailable
 
 log = structlog.get_logger(__name__)
+Stamp = tuple[int, int, int]
 
 
 @dataclass(slots=True)
 class Reloader:
-    """Reloads the configuration of a manager.
+    """Reloads the configuration of a manager. Thread-safe.
 
     Attributes:
+        in_force: hash of the content that is in force.
         problem: why the file as it is now is not in force; None when it is.
     """
 
     manager: Manager
     env: Env
     overrides: Overrides
+    in_force: str | None = None
     problem: str | None = None
     loaded: int = 0
     failed: int = 0
-    _seen: tuple[int, int, int] | None = None
+    _seen: Stamp | None = None
+    _again: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._seen = self._stamp()
+        if self.in_force is None:
+            self.in_force = self._load().content_hash
+        else:
+            self._again = True  # it may have changed between its first reading and now
 
-    def _stamp(self) -> tuple[int, int, int] | None:
+    def _stamp(self) -> Stamp | None:
         try:
             found = os.stat(self.manager.settings.path)
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
 
+    def _load(self) -> Loaded:
+        self._seen, self._again = self._stamp(), False
+        return load(self.manager.settings.path, self.env, overrides=self.overrides)
+
     def look(self, *, forced: bool = False) -> bool:
         """Reload when the file changed, or when `forced`; True when a new configuration is in force."""
-        stamp = self._stamp()
-        if stamp == self._seen and not forced:
-            return False
-        self._seen = stamp
-        found = load(self.manager.settings.path, self.env, overrides=self.overrides)
-        if found.content_hash in self.manager.saver.ours and not forced:
-            return False
+        with self._lock:
+            if self._stamp() == self._seen and not forced and not self._again:
+                return False
+            found = self._load()
+            if not forced and self.manager.saver.only_ours_between(self.in_force, found.content_hash):
+                self._is_as_before(found)
+                return False
+            return self._apply(found)
+
+    def _is_as_before(self, found: Loaded) -> None:
+        self.in_force = found.content_hash
+        if self.problem is not None:
+            self.problem = None
+            log.info("configuration_as_before", file=found.path)
+
+    def _apply(self, found: Loaded) -> bool:
         for line in found.lines():
             log.warning("configuration_problem", problem=line)
         if found.settings is None:
-            self.failed += 1
-            self.problem = "; ".join(found.lines())
-            log.error("configuration_not_reloaded", file=found.path, kept="the configuration that was in force")
-            return False
+            return self._refuse(found, "; ".join(found.lines()))
         try:
             self.manager.reconfigure(found.settings)
         except FleetError as exc:
-            self.failed += 1
-            self.problem = str(exc)
-            log.error("configuration_not_reloaded", file=found.path, error=str(exc))
-            return False
+            self._again = isinstance(exc, StoreUnavailable)
+            return self._refuse(found, str(exc))
         self.loaded += 1
-        self.problem = None
+        self.in_force, self.problem = found.content_hash, None
         log.info("configuration_reloaded", file=found.path)
         return True
+
+    def _refuse(self, found: Loaded, problem: str) -> bool:
+        self.failed += 1
+        if problem != self.problem or not self._again:
+            kept = "the configuration that was in force"
+            log.error("configuration_not_reloaded", file=found.path, error=problem, kept=kept)
+        self.problem = problem
+        return False

@@ -14,6 +14,7 @@ from fleet.settings.writing import set_token
 from fleet.store.book import Runner
 
 log = structlog.get_logger(__name__)
+REMEMBERED = 32
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,13 +22,13 @@ class Saver:
     """Saves to one configuration file.
 
     Attributes:
-        ours: hashes of the file as we wrote it: such a change is no reason to reload.
+        ours: hash of the file as we wrote it -> hash of what it said before.
         saved, failed: how often, for metrics.
     """
 
     path: str
     env: Env
-    ours: set[str] = field(default_factory=set)
+    ours: dict[str, str] = field(default_factory=dict)
     saved: int = 0
     failed: int = 0
 
@@ -43,4 +44,20 @@ class Saver:
             log.error("token_not_saved", runner=runner.settings.name, error=str(exc), kept="the store has it")
             return
         self.saved += 1
-        self.ours.add(done.content_hash)
+        if done.changed and done.replaced_hash is not None:
+            self.ours[done.content_hash] = done.replaced_hash
+            while len(self.ours) > REMEMBERED:
+                del self.ours[next(iter(self.ours))]
+
+    def only_ours_between(self, before: str | None, now: str | None) -> bool:
+        """Whether nobody but us changed the file from `before` to `now`: then there is no reason to reload.
+
+        A person's edit that we wrote a token on top of is found: its hash stands between the two.
+        """
+        for _ in range(REMEMBERED + 1):
+            if now == before:
+                return True
+            if now is None or now not in self.ours:
+                return False
+            now = self.ours[now]
+        return False

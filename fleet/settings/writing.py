@@ -50,10 +50,12 @@ class Saved:
     Attributes:
         content_hash: equals `Loaded.content_hash` of the next load, unless somebody else writes in between.
         changed: False when the file said all of it already and was not touched.
+        replaced_hash: of what was in the file before.
     """
 
     content_hash: str
     changed: bool
+    replaced_hash: str | None = None
 
 
 def add_runner(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> Saved:
@@ -122,7 +124,7 @@ def _edit(path: str | os.PathLike[str], change: Callable[[str], str], *, may_be_
             raise ConfigNotWritable(f"{target} was not changed: {exc}") from exc
         if changed != content:
             _replace(target, changed)
-    return Saved(content_hash=content_hash(changed), changed=changed != content)
+    return Saved(content_hash=content_hash(changed), changed=changed != content, replaced_hash=content_hash(content))
 
 
 def _content(target: str, *, may_be_new: bool) -> bytes:

@@ -69,6 +69,16 @@ def begin_session(
     tx.journal("manager", me, "started", f"fleetctl {version} started on {host}")
 
 
+def session_of(tx: Tx, me: str) -> tuple[str, datetime] | None:
+    """The session that holds this id and when its claims run out; None when nobody alive holds it."""
+    row = tx.sql.execute(
+        sa.select(managers.c.session, managers.c.alive_until).where(
+            managers.c.manager_id == me, managers.c.alive_until > tx.now
+        )
+    ).one_or_none()
+    return None if row is None else (row.session, row.alive_until)
+
+
 def heartbeat(tx: Tx, me: ManagerId, session: str, ttl: timedelta) -> bool:
     """Renew every claim; False when they had run out or another session has taken the id: nothing may be trusted."""
     done = tx.sql.execute(
