@@ -7,6 +7,7 @@ the same effect as a transient scope, without a call over D-Bus for each job.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -63,6 +64,7 @@ class JobGroup:
 
     def join(self) -> None:
         """Move the calling process into the group."""
+        self.make()  # between two stages it is empty, and may have been swept away
         if self.path is not None:
             try:
                 _write(os.path.join(self.path, "cgroup.procs"), b"0")
@@ -102,6 +104,16 @@ class JobGroup:
         except OSError:
             return False
         return True
+
+
+def sweep(*, is_root: bool, mount_text: str | None = None) -> None:
+    """Remove groups that are empty: of jobs whose agent was taken away, home and all, before it could clean."""
+    text = system.read_text("/proc/self/mounts") if mount_text is None else mount_text
+    for mount in mounts(text)[:1] if is_root else []:
+        parent = os.path.join(mount, PARENT)
+        for name in os.listdir(parent) if os.path.isdir(parent) else []:
+            with contextlib.suppress(OSError):  # not empty, or a file of the kernel's
+                os.rmdir(os.path.join(parent, name))
 
 
 def _write(path: str, data: bytes) -> None:

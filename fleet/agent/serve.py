@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-from . import facts
+from . import cgroup, facts
 from .errors import BrokenFrame
 from .frames import Decoder, encode
 from .home import Home
@@ -178,4 +178,5 @@ class Serve:
 def serve(home: Home) -> None:
     """Serve on standard input and output."""
     home.make()
+    cgroup.sweep(is_root=os.geteuid() == 0)
     Serve(home).run()

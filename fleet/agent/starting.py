@@ -7,6 +7,7 @@ and may start it: a `serve` that is killed in the middle of a `start` costs noth
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -78,10 +79,9 @@ def _launch(lease: Lease, job: dict, who: identity.Identity, remaining_s: float,
         try:
             supervisor = Supervisor(lease, job, who, remaining_s)
         except BaseException as exc:
-            os.write(writing, b"%d %s" % (getattr(exc, "errno", None) or 0, str(exc).encode("utf-8", "replace")[:2000]))
+            _say(writing, b"%d %s" % (getattr(exc, "errno", None) or 0, str(exc).encode("utf-8", "replace")[:2000]))
             raise
-        os.write(writing, b"ok")
-        os.close(writing)
+        _say(writing, b"ok")
         os.close(lock)
         supervisor.run()
 
@@ -98,6 +98,13 @@ def _launch(lease: Lease, job: dict, who: identity.Identity, remaining_s: float,
     if said != b"ok":
         number, _, message = said.decode("utf-8", "replace").partition(" ")
         raise OSError(int(number or 0), message or "the supervisor ended before it began")
+
+
+def _say(number: int, text: bytes) -> None:
+    """Tell `serve` how it went; a `serve` that was killed meanwhile is told by the state on disk."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(number, text)
+    os.close(number)
 
 
 def supervise_here(home: Home, name: str, body: bytes) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fleet.agent import home, leases, system
+from fleet.agent import cgroup, home, leases, system
 
 from . import channel
 
@@ -84,6 +84,7 @@ class Machine:
             if view.state == "running":
                 for pid in [*system.descendants(view.pid), view.pid]:
                     system.send(pid, 9)
+            cgroup.JobGroup(lease.name, is_root=os.geteuid() == 0).remove(5)
 
 
 def stage(name: str, kind: str, script: str, **fields: Any) -> dict[str, Any]:

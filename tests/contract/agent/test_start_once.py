@@ -6,6 +6,8 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import random
+import select
 import signal
 
 from fleet.agent import home, leases, system
@@ -118,6 +120,25 @@ def test_a_promise_whose_starter_was_killed_is_started_by_the_next_start(machine
     assert channel.ask("follow", lease=lease.name, epoch=1, offset=0)["error"] == "unknown_lease"
     name = machine.start(channel, machine.job("echo hi"), lease=lease.name)
     assert channel.exit_of(name)["result"]["outcome"] == "success"
+
+
+def test_serve_killed_at_any_moment_of_a_start_leads_to_one_run(machine) -> None:
+    mark = machine.home / "mark"
+    chance = random.Random(7)
+    for _ in range(15):
+        mark.write_text("")
+        first = machine.connect()
+        lease = machine.lease()
+        text = body(machine, f"echo x >>{mark}")
+        first.send("start", text, lease=lease, epoch=1, remaining_s=60)
+        select.select([], [], [], chance.uniform(0, 0.03))
+        first.kill()
+        second = machine.connect()
+        reply = second.ask("start", text, lease=lease, epoch=2, remaining_s=60)
+        assert reply["state"] in {"running", "exited"}
+        assert second.ask("follow", lease=lease, epoch=2, offset=0)["ok"]
+        assert second.exit_of(lease)["result"]["outcome"] == "success"
+        assert mark.read_text() == "x\n"
 
 
 def test_a_start_that_cannot_be_is_refused_and_promises_nothing(machine) -> None:

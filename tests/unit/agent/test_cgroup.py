@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from fleet.agent.cgroup import JobGroup, mounts
+from fleet.agent.cgroup import JobGroup, mounts, sweep
 
 UNIFIED = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n"
 HYBRID = (
@@ -41,3 +41,11 @@ def test_a_group_that_cannot_be_made_is_none(tmp_path: pathlib.Path) -> None:
     assert group.path is None
     assert group.members() == []
     assert group.remove(0.1)
+
+
+def test_empty_groups_are_swept_away_and_others_stay(tmp_path: pathlib.Path) -> None:
+    for name in ("empty", "busy/inner"):
+        (tmp_path / "fleet" / name).mkdir(parents=True)
+    (tmp_path / "fleet" / "cgroup.procs").write_text("")
+    sweep(is_root=True, mount_text=f"cgroup2 {tmp_path} cgroup2 rw 0 0\n")
+    assert sorted(path.name for path in (tmp_path / "fleet").iterdir()) == ["busy", "cgroup.procs"]
