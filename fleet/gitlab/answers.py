@@ -268,15 +268,23 @@ _PATCHES = {
 _TAKEN_AWAY = {"canceled", "failed"}
 
 
+def _status_of(answer: Answer, job_status: str | None) -> int:
+    """The status, unless a proxy or a maintenance page said it: it knows nothing of the job, nor keeps its end."""
+    kind: str = answer.headers.get("content-type", "")
+    is_page = job_status is None and kind.partition(";")[0].strip().lower() == "text/html"
+    return NO_ANSWER if is_page and answer.status < 500 else answer.status
+
+
 def updated(answer: Answer, call: Call) -> UpdateResult:
     """What came of a PUT."""
     job_status = answer.headers.get("job-status")
-    outcome = _UPDATES.get(answer.status, UpdateOutcome.FAILED)
+    status = _status_of(answer, job_status)
+    outcome = _UPDATES.get(status, UpdateOutcome.FAILED)
     if job_status in _TAKEN_AWAY:
         outcome = UpdateOutcome.ABORT
     return UpdateResult(
         outcome=outcome,
-        status=answer.status,
+        status=status,
         reason="" if outcome in {UpdateOutcome.DONE, UpdateOutcome.ACCEPTED} else reason_of(answer, call),
         job_status=job_status,
         cancel_requested=job_status == "canceling",
@@ -288,7 +296,8 @@ def updated(answer: Answer, call: Call) -> UpdateResult:
 def patched(answer: Answer, call: Call, end: int) -> PatchResult:
     """What came of a PATCH that would have brought the trace to `end` bytes."""
     job_status = answer.headers.get("job-status")
-    outcome = _PATCHES.get(answer.status, PatchOutcome.FAILED)
+    status = _status_of(answer, job_status)
+    outcome = _PATCHES.get(status, PatchOutcome.FAILED)
     if job_status in _TAKEN_AWAY:
         outcome = PatchOutcome.ABORT
     offset = None
@@ -298,7 +307,7 @@ def patched(answer: Answer, call: Call, end: int) -> PatchResult:
         offset = _range_end(answer)
     return PatchResult(
         outcome=outcome,
-        status=answer.status,
+        status=status,
         offset=offset,
         reason="" if outcome is PatchOutcome.ADVANCED else reason_of(answer, call),
         job_status=job_status,

@@ -92,6 +92,7 @@ def standing(
         manager = Manager(directory, gitlab, **{"machines": warm, "idle": warm, "idle_time": "10m"} | keywords)
         manager.start()
         try:
+            wait_until(lambda: manager.events("manager_started"), 60, "the start")
             ready = "SELECT instance_id FROM instances WHERE state = 'ready'"
             wait_until(lambda: len(manager.rows(ready)) >= warm, 60, f"{warm} machines")
             yield Standing(gitlab=gitlab, manager=manager)
