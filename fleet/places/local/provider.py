@@ -51,11 +51,15 @@ from fleet.sdk import (
 KEEP_TOKENS_S = 24 * 3600.0
 KEEP_ENDED_S = 600.0
 STUBBORN_S = 10.0  # a machine told to end that has not, is killed
-_KNOWN_KEYS = frozenset({"shell"})
+_KNOWN_KEYS = frozenset({"root", "shell"})
 
 
 class LocalProvider:
-    """One pool's use of this host's local machines. All pools of a state directory see the same machines."""
+    """One pool's use of this host's local machines.
+
+    All pools of a state directory see the same machines; so do all whose `plugin_config` names the same `root`, which
+    several managers of one fleet on this host must do.
+    """
 
     def __init__(self, setting: ProviderSetting) -> None:
         unknown = sorted(set(setting.plugin_config) - _KNOWN_KEYS)
@@ -65,7 +69,7 @@ class LocalProvider:
                 f"it knows {', '.join(sorted(_KNOWN_KEYS))}"
             )
         self._shell = _shell(setting)
-        self._root = Path(setting.state_dir).absolute() / "local"
+        self._root = _root(setting)
 
     def info(self) -> ProviderInfo:
         return ProviderInfo(
@@ -267,6 +271,16 @@ def _make_host_key() -> str:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     ).decode("ascii")
+
+
+def _root(setting: ProviderSetting) -> Path:
+    root = setting.plugin_config.get("root")
+    if root is None:
+        return Path(setting.state_dir).absolute() / "local"
+    # the path is part of each machine's name, so one directory must not have two paths
+    if not isinstance(root, str) or not root.startswith("/"):
+        raise BadParameters(f"pool {setting.pool!r}: plugin_config.root = {root!r} is no absolute path of a directory")
+    return Path(root).resolve()
 
 
 def _shell(setting: ProviderSetting) -> str:

@@ -340,8 +340,28 @@ def test_other_stores_machines_are_listed_too(machine: LocalMachine) -> None:
     assert [each.tags for each in another(machine).list()] == [machine.request.tags]
 
 
+def test_a_named_root_is_one_place_for_several_managers(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "link").symlink_to("shared")
+    accounts = set()
+    for manager, root in (("a", "shared"), ("b", "shared"), ("c", "link")):
+        setting = ProviderSetting(
+            pool="p",
+            plugin_config={"root": str(tmp_path / root)},
+            placements=({},),
+            state_dir=str(tmp_path / manager),
+            store_id="s",
+        )
+        accounts.add(LocalProvider(setting).info().account)
+    assert accounts == {f"local:{tmp_path / 'shared'}"}
+
+
 def test_unknown_settings_are_refused_by_name(tmp_path: pathlib.Path) -> None:
-    for config, message in (({"cpus": 4}, "plugin_config.cpus is no setting"), ({"shell": "/no/sh"}, "/no/sh")):
+    for config, message in (
+        ({"cpus": 4}, "plugin_config.cpus is no setting"),
+        ({"shell": "/no/sh"}, "/no/sh"),
+        ({"root": "machines"}, "is no absolute path"),
+    ):
         with pytest.raises(BadParameters, match=message):
             LocalProvider(
                 ProviderSetting(pool="p", plugin_config=config, placements=({},), state_dir=str(tmp_path), store_id="s")
