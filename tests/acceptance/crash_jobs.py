@@ -42,15 +42,15 @@ class Jobs:
         self._rng = rng
         evidence.touch()
 
-    def make(self, kind: str, *, longest_s: float = 12.0) -> Known:
-        """A job of a kind that runs for at most about so long."""
+    def make(self, kind: str, seconds: float) -> Known:
+        """A job of a kind that runs for about so long."""
         make = getattr(self, f"_{kind}")
-        known: Known = make(self._rng.uniform(0.3, 1.0) * longest_s)
+        known: Known = make(seconds)
         return known
 
     def random(self, *, longest_s: float = 12.0) -> Known:
-        """A job of any kind."""
-        return self.make(self._rng.choice(KINDS), longest_s=longest_s)
+        """A job of any kind that runs for at most about so long."""
+        return self.make(self._rng.choice(KINDS), self._rng.uniform(0.3, 1.0) * longest_s)
 
     def _known(self, kind: str, lines: list[str], output: list[str], **more: Any) -> Known:
         after = more.pop("after_script", None)

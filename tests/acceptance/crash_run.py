@@ -45,7 +45,9 @@ class Report:
     requeued: int = 0
     requests: int = 0
     instances: int = 0
+    follow_kills: int = 0
     follow_s: list[float] = field(default_factory=list)
+    all_followed_s: list[float] = field(default_factory=list)
     took_s: float = 0.0
     wrongs: list[str] = field(default_factory=list)
 
@@ -90,11 +92,16 @@ class CrashRun:
         self._killed: list[tuple[float, set[str]]] = []
         self._log_at = 0
 
-    def run(self, kills: int, *, patience_s: float = 120.0) -> Report:
-        """Kill the manager so often, let everything come to its end, and tell."""
+    def run(self, kills: int, *, follow_kills: int = 0, patience_s: float = 120.0) -> Report:
+        """Kill the manager so often, let everything come to its end, and tell.
+
+        First come the kills that are for the time until all jobs are followed again, while every slot is busy.
+        """
         began = time.monotonic()
         try:
             self.manager.start()
+            if follow_kills:
+                self.follow(follow_kills, patience_s)
             for _ in range(kills):
                 self.top_up()
                 self.kill(self.rng.choice(AIMS))
@@ -105,6 +112,26 @@ class CrashRun:
             self.engine.dispose()
         self.report.took_s = time.monotonic() - began
         return self.report
+
+    def follow(self, kills: int, patience_s: float) -> None:
+        """Kill with every slot busy, and wait each time until all jobs are followed."""
+        busy = [self.jobs.make("slow", 15.0 + 7.0 * kills) for _ in range(self._at_once)]
+        self.known |= {self.gitlab.enqueue(each.payload): each for each in busy}
+        self._await_start()
+        running = "SELECT job_key FROM jobs WHERE state = 'running'"
+        wait_until(lambda: len(self.rows(running)) == self._at_once, patience_s, "the start of all jobs")
+        for _ in range(kills):
+            time.sleep(self.rng.uniform(0.5, 1.5))
+            self.manager.kill()
+            keys = self._look()
+            at = time.time()
+            self._killed.append((at, keys))
+            self.manager.start()
+            wait_until(lambda: keys <= set(self._told(after=at)), patience_s, "all jobs to be followed")  # noqa: B023  used at once
+            self.report.all_followed_s.append(max(min(times) for times in self._told(after=at).values()) - at)
+            self._say(f"{len(keys)} jobs were followed again after {self.report.all_followed_s[-1]:.2f} s")
+        self.report.kills += kills
+        self.report.follow_kills = kills
 
     def top_up(self) -> None:
         """As many jobs as the manager may run are queued or running."""
@@ -178,7 +205,7 @@ class CrashRun:
     def _look(self) -> set[str]:
         """What stands in the rows of a manager that is dead; the keys of the jobs that run."""
         self.gitlab.lift_fault()
-        if not sa.inspect(self.engine).has_table("jobs"):
+        if not self._has_store():
             return set()
         found = self.rows("SELECT job_key, state FROM jobs")
         open_states = [row.state for row in found if row.state not in {"finished", "abandoned"}]
@@ -187,6 +214,11 @@ class CrashRun:
         machines = self.rows(f"SELECT state FROM instances WHERE state IN ({states})")
         self.report.states_at_kill.update(f"instance {row.state}" for row in machines)
         return {row.job_key for row in found if row.state == "running"}
+
+    def _has_store(self) -> bool:
+        file = self.engine.url.database
+        is_there = self.engine.dialect.name != "sqlite" or pathlib.Path(str(file)).exists()
+        return is_there and sa.inspect(self.engine).has_table("jobs")
 
     def finish(self, patience_s: float) -> None:
         """No more kills: everything ends, then the manager drains."""
@@ -226,16 +258,23 @@ class CrashRun:
 
     def follow_times(self) -> list[float]:
         """For each kill and each job that ran then: seconds until it was followed again (or had ended)."""
-        told: dict[str, list[float]] = collections.defaultdict(list)
-        for entry in _entries(self.manager.log()):
-            if entry.get("event") in {"job_followed", "job_ended"}:
-                told[str(entry["job_key"])].append(datetime.fromisoformat(entry["timestamp"]).timestamp())
+        told = self._told()
         times = []
         ends = [at for at, _ in self._killed[1:]] + [float("inf")]
         for (at, running), end in zip(self._killed, ends, strict=True):
             for key in running:
-                times += [follow - at for follow in told[key] if at < follow < end][:1]
+                times += [follow - at for follow in told.get(key, ()) if at < follow < end][:1]
         return sorted(times)
+
+    def _told(self, after: float = 0.0) -> dict[str, list[float]]:
+        """When each job was followed or ended, as the log has it."""
+        told: dict[str, list[float]] = collections.defaultdict(list)
+        for entry in _entries(self.manager.log()):
+            if entry.get("event") in {"job_followed", "job_ended"}:
+                at = datetime.fromisoformat(entry["timestamp"]).timestamp()
+                if at > after:
+                    told[str(entry["job_key"])].append(at)
+        return told
 
 
 LEFT = {
