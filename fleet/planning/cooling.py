@@ -1,8 +1,9 @@
 """How long a scope that failed is left alone: exponential back-off, remembered in the store.
 
 A scope is how far a provider's error reaches (`zone:aws/eu-1a`); a placement lists those that stop it. Throttling has
-the scope of the API, which no placement lists: calls slow down, capacity is not blamed. A success forgets the scope
-(its row is deleted); so does a long time without failure.
+the scope of the API, which no placement lists: calls slow down, capacity is not blamed. An API is asked again soon,
+because most often it is well in a moment. A success forgets the scope (its row is deleted); so does a long time
+without failure.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from fleet.model.policy import CoolDown
 
 FIRST = timedelta(seconds=30)
 LONGEST = timedelta(minutes=30)
+API_FIRST = timedelta(seconds=5)
+API_LONGEST = timedelta(minutes=1)
 FORGOTTEN = timedelta(hours=1)  # after a cool-down has ended; a scope nobody needed in between starts afresh
 
 
@@ -29,10 +32,11 @@ def cooled(
         return CoolDown(scope=scope, until=max(before.until, asked), failures=before.failures, reason=reason)
     remembered = before is not None and now - before.until <= FORGOTTEN
     failures = before.failures + 1 if before is not None and remembered else 1
-    return CoolDown(scope=scope, until=max(now + back_off(failures), asked), failures=failures, reason=reason)
+    return CoolDown(scope=scope, until=max(now + back_off(failures, scope), asked), failures=failures, reason=reason)
 
 
-def back_off(failures: int) -> timedelta:
-    """30 s after the first failure, doubling to 30 min."""
+def back_off(failures: int, scope: str = "") -> timedelta:
+    """30 s after the first failure, doubling to 30 min; for an API 5 s, doubling to 1 min."""
     doublings = min(failures - 1, 16)  # far beyond the longest; keeps the power small
-    return min(timedelta(seconds=FIRST.total_seconds() * (1 << doublings)), LONGEST)
+    first, longest = (API_FIRST, API_LONGEST) if scope.startswith("api:") else (FIRST, LONGEST)
+    return min(timedelta(seconds=first.total_seconds() * (1 << doublings)), longest)

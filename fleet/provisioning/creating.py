@@ -1,8 +1,9 @@
 """Brings committed intents before their provider, and writes down what became of them.
 
-The token in the request makes a second try safe, so whatever is in doubt is simply asked again. A request that failed
-leaves its instances in `deleting`: an answer of "no" is not proof that nothing was made, and only a complete listing
-without the request's tag makes them `gone`.
+The token in the request makes a second try safe, so whatever is in doubt is simply asked again, until its instances
+are given up. A request that failed leaves its instances in `deleting`: an answer of "no" is not proof that nothing was
+made, and only a complete listing without the request's tag makes them `gone`. While the API of an account cools down,
+nothing new is asked of it.
 """
 
 from __future__ import annotations
@@ -55,11 +56,21 @@ class Creator:
     def activate(self) -> Asked:
         """Hand each open request of our pools to the lane of its provider account."""
         owned = [name for name in self.book.owned if name in self.book.pools]
-        waiting = self.store.read(lambda tx: pools.open_requests(tx, owned)) if owned else []
+        if not owned:
+            return Asked()
+        waiting, unwanted, cooling = self.store.read(
+            lambda tx: (
+                pools.open_requests(tx, owned),
+                pools.unwanted_requests(tx, owned),
+                {each.scope for each in snapshots.running_cool_downs(tx)},
+            )
+        )
+        if unwanted:
+            self.store.write(lambda tx: _give_up(tx, unwanted))
         handed = 0
         for request in waiting:
             pool = self.book.pools[request.pool]
-            if pool.provider is None or pool.info is None:
+            if pool.provider is None or pool.info is None or pool.api_key in cooling or request.request_id in unwanted:
                 continue
             handed += self.submit(
                 f"provider:{pool.info.account}",
@@ -101,7 +112,7 @@ class Creator:
             if isinstance(created.shortfall, ProviderError):
                 self._cool(tx, pool, request.placement, created.shortfall)
         else:
-            snapshots.forget_cool_downs(tx, pool.scopes_of(request.placement))
+            snapshots.forget_cool_downs(tx, (*pool.scopes_of(request.placement), pool.api_key))
         pools.close_request(tx, request.request_id, "filled", f"{len(created.machine_ids)} of {request.count} made")
 
     def _refused(self, tx: Tx, request: OpenRequest, pool: Pool, epoch: int, error: ProviderError) -> None:
@@ -121,6 +132,12 @@ class Creator:
         if error.scope is Scope.INSTANCE:
             return
         snapshots.cool(tx, pool.scope_key(placement, error.scope), str(error), error.retry_after_s)
+
+
+def _give_up(tx: Tx, requests: Sequence[str]) -> None:
+    """Stop asking; what an earlier call may have made is found by its tag and deleted."""
+    for request_id in requests:
+        pools.close_request(tx, request_id, "failed", "its instances were given up before the provider had answered")
 
 
 def _asked(request: OpenRequest) -> CreateRequest:

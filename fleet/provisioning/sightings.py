@@ -87,7 +87,7 @@ def _look_at_pool(tx: Tx, pool: Pool, rows: Sequence[Instance], seen: Listing) -
         lost.Known(
             instance_id=row.instance_id,
             machine_id=str(row.machine_id),
-            known_at=row.created_at,
+            known_at=_known_at(row),
             missed=row.missed_listings,
         )
         for row in named
@@ -107,10 +107,16 @@ def _look_at_pool(tx: Tx, pool: Pool, rows: Sequence[Instance], seen: Listing) -
     return changed
 
 
+def _known_at(row: Instance) -> datetime:
+    """When the provider named its machine: a slow answer must not make a new machine look like a missing one."""
+    return row.state_at if row.state is S.CREATING else row.created_at
+
+
 def _look_at_deleting(tx: Tx, row: Instance, seen: Listing, lag: timedelta) -> int:
     if row.machine_id is not None:
         machine = seen.machines.get(row.machine_id)
-        if machine is None and seen.begun_at < row.created_at + lag:
+        may_lag = row.created_at if row.observed else row.state_at
+        if machine is None and seen.begun_at < may_lag + lag:
             return 0
         gone = machine is None or machine.state is MachineState.GONE
         return _gone(tx, row, "the provider no longer has it") if gone else 0
@@ -123,7 +129,8 @@ def _look_at_deleting(tx: Tx, row: Instance, seen: Listing, lag: timedelta) -> i
     taken = instances.machines_of(tx, row.request_id)
     fresh = [machine_id for machine_id in sorted(made) if machine_id not in taken]
     if fresh:
-        instances.update(tx, row.instance_id, machine_id=fresh[0], due_at=None)
+        observed = seen.machines[fresh[0]].state.value
+        instances.update(tx, row.instance_id, machine_id=fresh[0], observed=observed, due_at=None)
         return 1
     if seen.begun_at < row.state_at + lag:
         return 0
@@ -213,11 +220,12 @@ def _sweep(tx: Tx, ours: Sequence[Pool], seen: Listing) -> int:
             log.warning("machine_reported", machine=orphan.machine_id, reason=orphan.reason, sweeping_off=why_not)
     by_name = {str(pool.name): pool for pool in ours}
     for orphan in judged.delete:
-        _sweep_one(tx, orphan, by_name.get(orphan.pool, ours[0]))
+        observed = seen.machines[orphan.machine_id].state
+        _sweep_one(tx, orphan, by_name.get(orphan.pool, ours[0]), observed)
     return len(judged.delete)
 
 
-def _sweep_one(tx: Tx, orphan: orphans.Orphan, pool: Pool) -> None:
+def _sweep_one(tx: Tx, orphan: orphans.Orphan, pool: Pool, observed: MachineState) -> None:
     instance_id = f"i-{secrets.token_hex(6)}"
     log.warning("orphan_found", machine=orphan.machine_id, pool=pool.name, instance=instance_id)
     instances.add(
@@ -231,4 +239,5 @@ def _sweep_one(tx: Tx, orphan: orphans.Orphan, pool: Pool) -> None:
         state=S.DELETING,
         machine_id=orphan.machine_id,
         end_reason="orphan",
+        observed=observed.value,
     )

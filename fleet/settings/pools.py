@@ -123,9 +123,10 @@ class PoolSettings(AutoscalerTable):
         )
 
     def scopes(self, placement: PlacementTable, account: str | None) -> tuple[str, ...]:
-        """The cool-downs that stop a placement: `placement:POOL/NAME`, `zone:PLUGIN/ZONE`, ..., `api:PLUGIN/ACCOUNT`.
+        """The cool-downs that stop a placement: `placement:POOL/NAME`, `zone:PLUGIN/ZONE`, ..., `account:PLUGIN/ACCOUNT`.
 
-        Keys that the placement lacks are looked for in `plugin_config`, where a pool of one zone has them.
+        Keys that the placement lacks are looked for in `plugin_config`, where a pool of one zone has them. An API that
+        wants fewer calls is no reason to think less of a placement: its scope is not here.
         """
         keys = {**self.plugin_config, **placement.as_written()}
         found = [f"placement:{self.name}/{placement.name}"]
@@ -133,7 +134,7 @@ class PoolSettings(AutoscalerTable):
             value = next((keys[name] for name in names if isinstance(keys.get(name), str)), None)
             if value is not None:
                 found.append(f"{scope}:{self.plugin}/{value}")
-        found += [f"{scope}:{self.plugin}/{account or 'default'}" for scope in ("account", "credentials", "api")]
+        found += [f"{scope}:{self.plugin}/{account or 'default'}" for scope in ("account", "credentials")]
         return tuple(found)
 
     def fingerprint(self) -> str:

@@ -65,3 +65,9 @@ def test_a_scope_stops_every_placement_that_lists_it_and_no_other():
     both = replace(snapshot, cool_downs=(cool("zone:a"), cool("zone:b")))
     assert not plan(both).creates
     assert created(plan(replace(both, now=NOW + HOUR))) == 1
+
+
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 5), (2, 10), (4, 40), (5, 60), (5000, 60)])
+def test_an_api_is_asked_again_soon(failures, seconds):
+    assert back_off(failures, "api:aws/1") == timedelta(seconds=seconds)
+    assert cooled(scope="api:aws/1", before=None, now=NOW, reason="503").until == NOW + 5 * SECOND

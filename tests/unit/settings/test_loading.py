@@ -156,7 +156,6 @@ def test_its_autoscaler_becomes_a_pool_that_planning_reads(load_text):
         "region:aws/eu-central-1",
         "account:aws/111",
         "credentials:aws/111",
-        "api:aws/111",
     )
 
 
