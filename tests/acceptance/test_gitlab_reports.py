@@ -25,7 +25,7 @@ def said(ended):
 
 
 FAULTS = {
-    "the acknowledgement meets 500 more often than it is repeated": ("ack", {"kind": "status", "status": 500, "count": 5}),
+    "the acknowledgement meets 500 each time": ("ack", {"kind": "status", "status": 500, "count": 5}),
     "the acknowledgement meets 409": ("ack", {"kind": "status", "status": 409}),
     "the acknowledgement meets 400": ("ack", {"kind": "status", "status": 400}),
     "the acknowledgement is answered by a page": ("ack", {"kind": "html"}),
