@@ -26,6 +26,7 @@ T = TypeVar("T")
 rows = metadata.tables
 ACTIVE = {state.value for state in ACTIVE_LEASE}
 PICK = st.integers(0, 7)
+SEEN = ("instances", "leases", "jobs", "reservations", "journal")
 STALE = timedelta(seconds=-1)
 
 
@@ -48,6 +49,7 @@ class Fleet(RuleBasedStateMachine):
         add_runner(tx)
 
     def write(self, work: Callable[[Tx], T]) -> T:
+        self.seen: dict[str, list[Any]] = {}
         return self.store.write(work)
 
     def pick(self, tx: Tx, table: str, number: int, *states: str) -> Any:
@@ -215,7 +217,13 @@ class Fleet(RuleBasedStateMachine):
         self.write(work)
 
     def all_of(self, table: str) -> list[Any]:
-        return list(self.store.read(lambda tx: tx.sql.execute(sa.select(rows[table])).all()))
+        """The rows after the last step, all tables read at one moment and once."""
+
+        def read(tx: Tx) -> dict[str, list[Any]]:
+            return {name: list(tx.sql.execute(sa.select(rows[name]))) for name in SEEN}
+
+        self.seen = self.seen or self.store.read(read)
+        return self.seen[table]
 
     @invariant()
     def law_1_no_machine_that_is_let_go_is_leased(self) -> None:
