@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 PREFIX = "/api/v1"
+CONFIGURATION = "X-Fleet-Configuration"
 STATUS = {
     "not_found": 404,
     "bad_query": 400,
@@ -53,9 +55,9 @@ PATHS = {
     "/plan": ("GET", "The last plan of each pool, with reasons; `pool`."),
     "/journal": ("GET", "The journal, newest first; `kind`, `pool`, `about` (a job, an instance)."),
     "/explain/<path:name>": ("GET", "Why a job waits, what became of a machine, as sentences and as a story."),
-    "/instances/<name>/drain": ("POST", "No more jobs for this instance."),
-    "/instances/<name>/undrain": ("POST", "Jobs again for this instance."),
-    "/instances/<name>/remove": ("POST", "Delete its machine; `force=true` also when it runs jobs."),
+    "/instances/<path:name>/drain": ("POST", "No more jobs for this instance."),
+    "/instances/<path:name>/undrain": ("POST", "Jobs again for this instance."),
+    "/instances/<path:name>/remove": ("POST", "Delete its machine; `force=true` also when it runs jobs."),
     "/sweeping": ("POST", "`on=true` or `on=false`: whether machines that no row knows are deleted."),
     "/reload": ("POST", "Read the configuration again."),
 }
@@ -88,9 +90,9 @@ class Api:
         self._reloader = reloader
         self.rules = Map([Rule(f"{PREFIX}{path}", endpoint=path, methods=[each[0]]) for path, each in PATHS.items()])
         self._orders: dict[str, Callable[[Request, str], Any]] = {
-            "/instances/<name>/drain": self._drain,
-            "/instances/<name>/undrain": self._undrain,
-            "/instances/<name>/remove": self._remove,
+            "/instances/<path:name>/drain": self._drain,
+            "/instances/<path:name>/undrain": self._undrain,
+            "/instances/<path:name>/remove": self._remove,
             "/sweeping": self._sweeping,
             "/reload": self._reload,
         }
@@ -99,13 +101,19 @@ class Api:
         """Answer a call."""
         try:
             self._admit(request)
-            if path in self._orders:
-                return as_json(self._orders[path](request, name))
-            if path.startswith("/explain"):
-                return as_json(self._views.explain(name))
-            return as_json(self._views.get(path.removeprefix("/"), _query(request)))
+            response = as_json(self._told(path, request, name))
         except FleetError as exc:
-            return error_of(exc)
+            response = error_of(exc)
+        # so that fleetctl with another configuration sees that this is not its manager
+        response.headers[CONFIGURATION] = urllib.parse.quote(self._manager.settings.path)
+        return response
+
+    def _told(self, path: str, request: Request, name: str) -> Any:
+        if path in self._orders:
+            return self._orders[path](request, name)
+        if path.startswith("/explain"):
+            return self._views.explain(name)
+        return self._views.get(path.removeprefix("/"), _query(request))
 
     def _admit(self, request: Request) -> None:
         token = self._manager.settings.fleet.api_token

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from fleet.model.plan import Plan, Wait
+from fleet.model.plan import Plan
 from fleet.runtime.orders import NotFound
 from fleet.runtime.rows import instance_id_of
 from fleet.store import stories
@@ -52,9 +52,8 @@ def explain(tx: Tx, name: str, plans: Plans) -> dict[str, Any]:
 
 def _answer(tx: Tx, story: Story, plans: Plans) -> list[str]:
     if story.job is not None:
-        waits = story.job.state == "waiting"
-        wait = _wait_of(plans(tx, story.job.pool), story.job) if waits else None
-        return _of_job(story.job, story, wait, tx.now)
+        why = _why(plans(tx, story.job.pool), story.job.job_key) if story.job.state == "waiting" else ""
+        return _of_job(story.job, story, why, tx.now)
     if story.instance is not None:
         return _of_instance(story.instance, story, tx.now)
     return [sentence(story.lines[-1])]
@@ -64,10 +63,6 @@ def sentence(line: StoryLine) -> str:
     """A line of the journal as a person reads it."""
     change = f"{line.old} -> {line.new}" if line.old and line.new else (line.new or line.stimulus)
     return f"{line.kind} {line.object_id}: {change}: {line.reason}"
-
-
-def _wait_of(plan: Plan | None, job: ListedJob) -> Wait | None:
-    return None if plan is None else next((wait for wait in plan.waits if wait.job == job.job_key), None)
 
 
 def lasted(seconds: float) -> str:
@@ -93,7 +88,7 @@ def _since(at: str | None, now: datetime) -> str:
     return f"since {at_time(then)} ({lasted((now - then) / timedelta(seconds=1))})"
 
 
-def _of_job(job: ListedJob, story: Story, wait: Wait | None, now: datetime) -> list[str]:
+def _of_job(job: ListedJob, story: Story, why: str, now: datetime) -> list[str]:
     who = f"job {job.gitlab_job_id} ({job.name}) of {job.runner_name or job.runner_key}"
     since = _since(job.state_at, now)
     match job.state:
@@ -102,7 +97,7 @@ def _of_job(job: ListedJob, story: Story, wait: Wait | None, now: datetime) -> l
         case "waiting":
             said = [
                 f"{who} waits for a slot of pool {job.pool} {since}.",
-                _why(wait),
+                why,
                 f"Its own timeout ends at {at_time(job.deadline_at)}.",
             ]
         case "starting":
@@ -125,11 +120,15 @@ def _of_job(job: ListedJob, story: Story, wait: Wait | None, now: datetime) -> l
     return said
 
 
-def _why(wait: Wait | None) -> str:
-    if wait is None:
-        return "No plan has looked at it yet: the next one, within seconds, does."
-    until = "" if wait.until is None else f" That may change at {at_time(wait.until)}."
-    return f"Why: {wait.reason} ({wait.slug.value}).{until}"
+def _why(plan: Plan | None, job_key: str) -> str:
+    wait = None if plan is None else next((each for each in plan.waits if each.job == job_key), None)
+    if wait is not None:
+        until = "" if wait.until is None else f" That may change at {at_time(wait.until)}."
+        return f"Why: {wait.reason} ({wait.slug.value}).{until}"
+    given = None if plan is None else next((each for each in plan.assigns if each.job == job_key), None)
+    if given is not None:
+        return f"Why: nothing is in its way: the plan gives it slot {given.slot} of {given.instance_id}."
+    return "No plan has looked at it yet: the next one, within seconds, does."
 
 
 def _outcome(job: ListedJob) -> str:

@@ -186,3 +186,8 @@ def instance_id_of(tx: Tx, name: str) -> str | None:
     )
     found: str | None = tx.sql.execute(query).scalar_one_or_none()
     return found
+
+
+def store_name(tx: Tx) -> str:
+    """The store's random identity; empty before the first manager."""
+    return str(tx.sql.execute(sa.select(stores.c.store_id)).scalar() or "")

@@ -1,0 +1,217 @@
+"""Whom the commands ask: the running manager over its API, or, when none runs, the store itself.
+
+Rule: the manager is asked first, for it knows more than its rows. Only when nobody listens there is the store opened;
+that is said on standard error, and nothing in the database is upgraded by looking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from fleet.cli.database import revision_of
+from fleet.cli.exits import Failed, Unreachable
+from fleet.cli.files import settings_for
+from fleet.cli.invocation import Invocation
+from fleet.cli.printing import note
+from fleet.runtime import orders
+from fleet.runtime.api import CONFIGURATION, PREFIX
+from fleet.runtime.app import open_store
+from fleet.runtime.clock import Clock
+from fleet.runtime.lists import MOST, Query
+from fleet.runtime.views import Views
+from fleet.runtime.web import ADDRESS_FILE
+from fleet.settings.settings import Settings
+from fleet.store.database import Store
+
+PATIENCE_S = 20.0
+FIRST_WORD_S = 5.0  # who listens and says nothing is no manager that could be asked
+Answer = dict[str, Any]
+
+
+class Source(Protocol):
+    """Somebody who can be asked."""
+
+    def get(self, what: str, **wanted: str | None) -> Answer:
+        """One page of an answer."""
+        ...
+
+    def explain(self, name: str) -> Answer:
+        """Everything about one thing."""
+        ...
+
+    def order(self, order: str, name: str = "", **how: bool) -> Answer:
+        """Order something: drain, undrain, remove, sweeping, reload."""
+        ...
+
+
+def every_item(source: Source, what: str, most: int | None = None, **wanted: str | None) -> list[Answer]:
+    """The items of an answer, page after page."""
+    found: list[Answer] = []
+    after: str | None = None
+    while most is None or len(found) < most:
+        limit = MOST if most is None else min(MOST, most - len(found))
+        page = source.get(what, limit=str(limit), after=after, **wanted)
+        found += page["items"]
+        after = page["next"]
+        if after is None:
+            break
+    return found
+
+
+@contextlib.contextmanager
+def source(asked: Invocation) -> Iterator[Source]:
+    """Whom to ask, for the time of a command."""
+    settings = settings_for(asked)
+    manager = _manager(settings)
+    if manager is not None:
+        yield manager
+        return
+    note(f"no manager of {settings.path} answers: this is what its database says")
+    with opened_store(settings) as store:
+        yield Offline(store)
+
+
+@contextlib.contextmanager
+def opened_store(settings: Settings) -> Iterator[Store]:
+    """The database as it is.
+
+    Raises:
+        Unreachable: it is not there, or its revision is another.
+    """
+    at, needed = revision_of(settings)
+    if at != needed:
+        raise Unreachable(f"the database is at revision {at or 'none'} and not {needed}: run fleetctl db upgrade first")
+    # a key that is missing is told: one made now would open nothing
+    named = settings.fleet.model_copy(update={"secret_key_named": True})
+    store = open_store(replace(settings, fleet=named), Clock())
+    try:
+        store.open()
+        yield store
+    finally:
+        store.close()
+
+
+def is_running(settings: Settings) -> bool:
+    """Whether a manager of this configuration answers."""
+    return _manager(settings) is not None
+
+
+def _manager(settings: Settings) -> Manager | None:
+    """The manager of this configuration; None when it does not run."""
+    addresses = [settings.fleet.api_listen]
+    with contextlib.suppress(OSError):
+        noted = pathlib.Path(settings.fleet.state_dir, ADDRESS_FILE).read_text(encoding="ascii").strip()
+        addresses.insert(0, noted.removeprefix("http://"))
+    token = settings.fleet.api_token
+    for address in dict.fromkeys(addresses):
+        manager = Manager(address, None if token is None else token.get_secret_value())
+        try:
+            theirs = manager.configuration()
+        except OSError:
+            continue
+        if theirs is not None and os.path.realpath(theirs) == os.path.realpath(settings.path):
+            return manager
+        who = "no manager of this version" if theirs is None else f"the manager of {theirs}"
+        note(f"{who} listens on {address}, and it is not asked")
+    return None
+
+
+class Manager:
+    """A running manager."""
+
+    def __init__(self, address: str, token: str | None) -> None:
+        parts = urllib.parse.urlsplit(f"//{address}")
+        self._host = _reachable(parts.hostname or "127.0.0.1")
+        self._port = parts.port or 0
+        self._headers = {"Accept": "application/json", "Host": f"{self._host}:{self._port}"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def configuration(self) -> str | None:
+        """The file of the manager that listens; None when it is none of ours."""
+        _, headers, _ = self._call("GET", "/managers", FIRST_WORD_S)
+        found = headers.get(CONFIGURATION)
+        return None if found is None else urllib.parse.unquote(found)
+
+    def get(self, what: str, **wanted: str | None) -> Answer:
+        """One page of an answer."""
+        return self._answer("GET", f"/{what}", wanted)
+
+    def explain(self, name: str) -> Answer:
+        """Everything about one thing."""
+        return self._answer("GET", f"/explain/{urllib.parse.quote(name, safe='/')}", {})
+
+    def order(self, order: str, name: str = "", **how: bool) -> Answer:
+        """Order something."""
+        path = f"/instances/{urllib.parse.quote(name, safe='')}/{order}" if name else f"/{order}"
+        return self._answer("POST", path, {key: str(value).lower() for key, value in how.items()})
+
+    def _answer(self, method: str, path: str, wanted: Mapping[str, str | None]) -> Answer:
+        given = {key: value for key, value in wanted.items() if value is not None}
+        where = f"{path}?{urllib.parse.urlencode(given)}" if given else path
+        try:
+            status, _, body = self._call(method, where)
+            answer = json.loads(body)
+        except (OSError, ValueError) as exc:
+            raise Unreachable(f"the manager on {self._host}:{self._port} gave no answer: {exc}") from exc
+        if status >= 400:
+            message = answer["error"]["message"]
+            raise Unreachable(message) if status in {401, 403, 503} else Failed(message)
+        return dict(answer)
+
+    def _call(self, method: str, path: str, patience_s: float = PATIENCE_S) -> tuple[int, Mapping[str, str], bytes]:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=patience_s)
+        try:
+            connection.request(method, f"{PREFIX}{path}", headers=self._headers)
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+        except http.client.HTTPException as exc:
+            raise OSError(f"it does not speak HTTP as we do: {exc}") from exc
+        finally:
+            connection.close()
+
+
+def _reachable(host: str) -> str:
+    """Where to call a server that listens everywhere."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
+
+
+class Offline:
+    """The store, without a manager."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._views = Views(store)
+
+    def get(self, what: str, limit: str | None = None, after: str | None = None, **wanted: str | None) -> Answer:
+        """One page of an answer."""
+        given = {key: value for key, value in wanted.items() if value is not None}
+        return self._views.get(what, Query(limit=int(limit or MOST), after=after or "", wanted=given))
+
+    def explain(self, name: str) -> Answer:
+        """Everything about one thing."""
+        return self._views.explain(name)
+
+    def order(self, order: str, name: str = "", **how: bool) -> Answer:
+        """Change the rows; the manager acts on them when it runs again."""
+        match order:
+            case "drain":
+                done = self._store.write(lambda tx: orders.drain(tx, name))
+            case "undrain":
+                done = self._store.write(lambda tx: orders.undrain(tx, name))
+            case "remove":
+                done = self._store.write(lambda tx: orders.remove(tx, name, force=how.get("force", False)))
+            case "sweeping":
+                return {"message": self._store.write(lambda tx: orders.sweep(tx, on=how["on"]))}
+            case _:
+                raise Unreachable("no manager runs: there is nobody to order that of")
+        note("the next manager that runs acts on it")
+        return {"instance_id": done.instance_id, "message": done.message}
