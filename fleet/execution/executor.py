@@ -9,7 +9,7 @@ left behind, and one that another manager ran until now.
                a stop                                      -> `cancel` or `abort`
                its machine is lost                         -> ended as runner_system_failure
     finishing  its spool is whole, its lost machine gone   -> told to GitLab
-    lease cleaning                                         -> `clean`, then the slot is free
+    lease cleaning                                         -> `clean`, then the slot is free; for too long: lost
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import structlog
 from fleet.execution import cleanup, ending, running, starting
 from fleet.execution.desk import Desk
 from fleet.execution.follows import Follow, Follows
+from fleet.execution.overdue import give_up_uncleaned
 from fleet.gitlab.failure_reasons import FailureReason
 from fleet.model.job import Lease, Outcome
 from fleet.model.lifecycle import InstanceState, JobState, LeaseState
@@ -75,6 +76,7 @@ class Executor:
             self._look(work, now)
         for lease in cleaning:
             self._clean(lease)
+        give_up_uncleaned(desk, cleaning, now)
         self._forget({work.key for work in found}, watched)
         states = [work.state for work in found]
         return Executed(

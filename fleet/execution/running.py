@@ -13,8 +13,7 @@ from fleet.execution.follows import Follow, Follows
 from fleet.machine.errors import AgentError, MachineError
 from fleet.model.job import Job
 from fleet.model.lifecycle import JobState, LeaseState
-from fleet.store import leases
-from fleet.store.losing import lose_machine
+from fleet.store import instances, leases
 from fleet.store.worklist import Work
 
 log = structlog.get_logger(__name__)
@@ -115,16 +114,27 @@ def end_lost(desk: Desk, follows: Follows, work: Work) -> None:
     if found is None or found[0].state is not JobState.RUNNING or found[0].epoch != work.epoch:
         return
     job = found[0]
-    result = {
-        "outcome": "lost",
-        "reason": "runner_system_failure",
-        "message": f"the machine {work.instance} was lost",
-    }
+    result = {"outcome": "lost", "reason": "runner_system_failure", "message": _loss(desk, work)}
     held = max(0, desk.spool.size(job.key) - len(job.prologue or b""))
     ending.end_with_result(desk, job, result, held)
     if work.lease is not None:
         follows.drop(work.lease)
     desk.hint("execute")
+
+
+def _loss(desk: Desk, work: Work) -> str:
+    """What people are told of a lost machine; a given one cannot be switched off by us."""
+    instance = work.instance
+    why = None if instance is None else desk.store.read(lambda tx: instances.end_reason(tx, instance))
+    pool = desk.book.pools.get(work.pool)
+    still = pool is not None and pool.limits.fixed_inventory
+    return "".join(
+        (
+            f"the machine {instance} was lost",
+            f": {why}" if why else "",
+            "; it is not ours to switch off, so the script may still be running there" if still else "",
+        )
+    )
 
 
 def finish(desk: Desk, follows: Follows, work: Work) -> None:
@@ -150,8 +160,3 @@ def finish(desk: Desk, follows: Follows, work: Work) -> None:
     if work.lease_state is None or work.lease_state in (LeaseState.LOST, LeaseState.RELEASED):
         ending.give_up_log(desk, job)
         desk.reports.finish(job.key, job.outcome, incomplete=True)
-
-
-def lose(desk: Desk, instance_id: str, reason: str) -> None:
-    """A machine is lost: its rows say so."""
-    desk.store.write(lambda tx: lose_machine(tx, instance_id, stimulus="lost", reason=reason))

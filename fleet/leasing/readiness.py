@@ -1,7 +1,8 @@
 """Makes a booted machine ready: first contact with the expected host key, the agent, the ready command.
 
 A machine that cannot be reached yet is tried again until its booting deadline; one that shows a wrong host key is
-never trusted and goes at once; one whose ready command fails goes too, and its placement is blamed, not a job.
+never trusted and goes at once; one whose ready command fails goes too, and its placement is blamed, not a job. A given
+machine cannot be replaced by another: whatever is wrong with it, it is tried again until its deadline.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from fleet.leasing.facts import facts_of
+from fleet.leasing.leftovers import clear_leftovers
 from fleet.machine.channel import AgentChannel
 from fleet.machine.channels import Channels
 from fleet.machine.errors import (
@@ -38,6 +40,13 @@ log = structlog.get_logger(__name__)
 HOPELESS = (HostKeyMismatch, HostKeyUnknown, BadSshKey, NoPython)
 AGAIN_S = 0.5
 AGAIN_LONGEST_S = 15.0
+
+
+class NotReady(NamedTuple):
+    """What keeps a machine from being ready."""
+
+    slug: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +102,17 @@ class Readiness:
             return
         if not self.store.write(lambda tx: self._contacted(tx, instance, pool, epoch, channel)):
             return
-        problem = self._prepare(channel, pool)
+        try:
+            clear_leftovers(self.store, channel, instance.instance_id)
+            problem = self._prepare(channel, pool)
+        except MachineError as exc:
+            problem = NotReady("lost_while_prepared", f"the machine was lost while it was being prepared: {exc}")
         if problem is None:
             self.store.write(lambda tx: self._is_ready(tx, instance, pool, epoch, channel))
         else:
+            log.warning("machine_not_ready", instance=instance.instance_id, slug=problem.slug, reason=problem.reason)
             self.channels.close(instance.instance_id)
-            self.store.write(
-                lambda tx: self._fail(tx, instance, pool, epoch, slug="ready_command_failed", reason=problem)
-            )
+            self._give_up(instance, pool, epoch, problem)
         self.hint("plan")
 
     def _unreached(self, instance: Instance, pool: Pool, epoch: int, error: MachineError) -> None:
@@ -108,10 +120,20 @@ class Readiness:
         hopeless = isinstance(error, HOPELESS) and not isinstance(error, AuthRefused)
         level = log.warning if hopeless or isinstance(error, (AuthRefused, BootstrapFailed)) else log.info
         level("machine_not_reached", instance=instance.instance_id, attempt=instance.attempts + 1, error=str(error))
+        problem = NotReady(error.slug if hopeless else "not_reached", str(error))
         if hopeless:
-            self.store.write(lambda tx: self._fail(tx, instance, pool, epoch, slug=error.slug, reason=str(error)))
+            self._give_up(instance, pool, epoch, problem)
             self.hint("plan")
-            return
+        else:
+            self._try_later(instance, pool, problem)
+
+    def _give_up(self, instance: Instance, pool: Pool, epoch: int, problem: NotReady) -> None:
+        if pool.limits.fixed_inventory:
+            self._try_later(instance, pool, problem)
+        else:
+            self.store.write(lambda tx: self._fail(tx, instance, pool, epoch, slug=problem.slug, reason=problem.reason))
+
+    def _try_later(self, instance: Instance, pool: Pool, problem: NotReady) -> None:
         wait = min(AGAIN_S * 2 ** min(instance.attempts, 6), AGAIN_LONGEST_S)
 
         def later(tx: Tx) -> None:
@@ -125,31 +147,33 @@ class Readiness:
                 tx.journal(
                     "instance",
                     instance.instance_id,
-                    "not_reached",
-                    str(error),
+                    problem.slug,
+                    problem.reason,
                     pool=pool.name,
                     instance_id=instance.instance_id,
                 )
 
         self.store.write(later)
 
-    def _prepare(self, channel: AgentChannel, pool: Pool) -> str | None:
-        """Run the ready command; what is wrong, or None."""
+    def _prepare(self, channel: AgentChannel, pool: Pool) -> NotReady | None:
+        """Arm the dead-man and run the ready command; what is wrong, or None.
+
+        Raises:
+            MachineError: the machine was lost on the way.
+        """
         command = pool.settings.instance_ready_command
         limit = pool.settings.fleet.preparing_timeout.total_seconds()
-        try:
-            channel.request("ping", 30.0, agent_timeout_s=pool.settings.fleet.agent_timeout.total_seconds())
-            if not command:
-                return None
-            asked: dict[str, Any] = {"command": command, "timeout_s": limit, "shell": "sh"}
-            reply = channel.request("run", limit + 10, **asked)
-        except MachineError as exc:
-            return f"the machine was lost while it was being prepared: {exc}"
+        channel.request("ping", 30.0, agent_timeout_s=pool.settings.fleet.agent_timeout.total_seconds())
+        if not command:
+            return None
+        asked: dict[str, Any] = {"command": command, "timeout_s": limit, "shell": "sh"}
+        reply = channel.request("run", limit + 10, **asked)
         code, output = reply.get("exit_code"), str(reply.get("output") or "").strip()
         if code == 0:
             return None
         how = f"did not end within {limit:g} s" if code is None else f"ended with exit code {code}"
-        return f"instance_ready_command {how}: {output[-500:] or 'it printed nothing'}"
+        said = output[-500:] or "it printed nothing"
+        return NotReady("ready_command_failed", f"instance_ready_command {how}: {said}")
 
     def _contacted(self, tx: Tx, instance: Instance, pool: Pool, epoch: int, channel: AgentChannel) -> bool:
         if not managers.holds_pool(tx, pool.name, self.me, epoch):

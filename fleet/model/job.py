@@ -63,7 +63,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A slot of one instance, held by one job."""
+    """A slot of one instance, held by one job.
+
+    Attributes:
+        state_at: when it entered its state; None while that is not known.
+    """
 
     lease_id: LeaseId
     instance: InstanceId
@@ -73,3 +77,4 @@ class Lease:
     project_concurrent_id: int
     state: LeaseState
     epoch: int = 0
+    state_at: datetime | None = None

@@ -2,7 +2,7 @@
 
     named by the listing      a request in doubt made this machine after all
     runs and has an address   creating -> booting
-    absent, and deleting      -> gone
+    absent, and deleting      -> gone; a given machine, which nobody deletes, at once
     absent otherwise          lost: its leases end, then it goes
     an orphan                 -> a row that is deleting (law 6)
 
@@ -102,7 +102,9 @@ def _look_at_pool(tx: Tx, pool: Pool, rows: Sequence[Instance], seen: Listing) -
     for instance_id, missed in judged.missed.items():
         instances.update(tx, instance_id, missed_listings=missed)
     for row in rows:
-        if row.state is S.DELETING:
+        if row.state is S.DELETING and pool.limits.fixed_inventory:
+            changed += _gone(tx, row, "a given machine is let go and not deleted")
+        elif row.state is S.DELETING:
             changed += _look_at_deleting(tx, row, seen, lag)
     return changed
 

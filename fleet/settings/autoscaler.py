@@ -131,6 +131,8 @@ class PoolTable(Section):
     """How long a machine may take from running to its first SSH answer."""
     preparing_timeout: Duration = timedelta(minutes=5)
     """How long the agent's installation and `instance_ready_command` may take."""
+    cleaning_timeout: Duration = timedelta(minutes=10)
+    """A machine that cannot be cleaned after a job for so long is lost; a given one gets no further job."""
     deleting_timeout: Duration = timedelta(minutes=15)
     """After so long a deletion is asked for again."""
 
@@ -141,6 +143,7 @@ class PoolTable(Section):
         "creating_timeout",
         "booting_timeout",
         "preparing_timeout",
+        "cleaning_timeout",
         "deleting_timeout",
     )
     @classmethod

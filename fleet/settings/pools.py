@@ -123,7 +123,7 @@ class PoolSettings(AutoscalerTable):
         )
 
     def scopes(self, placement: PlacementTable, account: str | None) -> tuple[str, ...]:
-        """The cool-downs that stop a placement: `placement:POOL/NAME`, `zone:PLUGIN/ZONE`, ..., `account:PLUGIN/ACCOUNT`.
+        """The cool-downs that stop a placement: `placement:POOL/NAME`, `zone:PLUGIN/ZONE`, `account:PLUGIN/ACCOUNT`.
 
         Keys that the placement lacks are looked for in `plugin_config`, where a pool of one zone has them. An API that
         wants fewer calls is no reason to think less of a placement: its scope is not here.

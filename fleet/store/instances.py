@@ -236,6 +236,12 @@ def blame(tx: Tx, instance_id: InstanceId | str, reason: str) -> None:
         )
 
 
+def end_reason(tx: Tx, instance_id: str) -> str | None:
+    """Why an instance was sent to its end; None while it was not."""
+    query = sa.select(instances.c.end_reason).where(instances.c.instance_id == instance_id)
+    return tx.sql.execute(query).scalar_one_or_none()
+
+
 def unnamed_of(tx: Tx, request_id: str) -> list[str]:
     """The instances of a request that no machine is known for, in a fixed order."""
     query = (

@@ -174,6 +174,7 @@ def grant(tx: Tx, *, lease_id: str, job_key: str, instance_id: str, slot: int) -
         concurrent_id=concurrent_id,
         project_concurrent_id=project_concurrent_id,
         state=LeaseState.GRANTED,
+        state_at=tx.now,
     )
 
 
@@ -194,6 +195,12 @@ def cleaning_leases(tx: Tx, manager_id: str) -> list[Lease]:
     return [_value(row, epoch=row.job_epoch) for row in tx.sql.execute(_CLEANING, {"owner_": manager_id})]
 
 
+def ended_among(tx: Tx, lease_ids: Iterable[str]) -> list[str]:
+    """Those of these leases that our rows know and that hold no slot any more."""
+    query = sa.select(leases.c.lease_id).where(leases.c.lease_id.in_(list(lease_ids)), leases.c.state.not_in(_ACTIVE))
+    return sorted(tx.sql.execute(query).scalars())
+
+
 def _value(row: sa.Row[tuple[object, ...]], epoch: int = 0) -> Lease:
     return Lease(
         lease_id=LeaseId(row.lease_id),
@@ -203,6 +210,7 @@ def _value(row: sa.Row[tuple[object, ...]], epoch: int = 0) -> Lease:
         concurrent_id=row.concurrent_id,
         project_concurrent_id=row.project_concurrent_id,
         state=LeaseState(row.state),
+        state_at=row.state_at,
         epoch=epoch,
     )
 
