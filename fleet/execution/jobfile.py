@@ -112,6 +112,7 @@ def render(*, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, l
             layout=layout,
             exports=exports,
         ),
+        "timeout_s": payload.runner_info.timeout_s,
         "script_timeout_s": timeouts.script_s,
         "abort_grace_s": ABORT_GRACE_S,
         "cleanup_paths": [layout.tmp],

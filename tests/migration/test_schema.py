@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from fleet.store.engine import StoreError, current, head, open_engine, upgrade
+from fleet.store.schema import newest
 from fleet.store.tables import metadata
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -161,3 +162,7 @@ def test_steps_are_numbered_in_one_line_and_say_when_they_run() -> None:
         assert f"down_revision = {before}" in text
     assert numbers == [f"{n:04}" for n in range(1, len(numbers) + 1)]
     assert head() == numbers[-1]
+
+
+def test_the_program_names_the_newest_migration() -> None:
+    assert head() == newest()
