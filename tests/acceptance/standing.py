@@ -59,9 +59,9 @@ class Standing:
         self.settled()
         return ended_of(self.gitlab, view)
 
-    def run(self, *script: str, timeout: float = 60.0, **payload: Any) -> Ended:
+    def run(self, *script: str, within: float = 60.0, **payload: Any) -> Ended:
         """Queue a job and wait for its end."""
-        return self.ended(self.enqueue(*script, **payload), timeout=timeout)
+        return self.ended(self.enqueue(*script, **payload), timeout=within)
 
     def settled(self) -> None:
         settled(self.gitlab, self.manager)
@@ -79,7 +79,8 @@ def settled(gitlab: Any, manager: Manager, *, timeout: float = 60.0) -> None:
     wait_until(lambda: not manager.rows(open_jobs), timeout, "the end of every job")
     wait_until(lambda: not manager.rows(held), timeout, "the release of every slot")
     assert manager.rows("SELECT job_key FROM jobs WHERE length(token) > 0 OR length(payload) > 0") == []
-    assert not list((manager.state / "spool").glob("*.trace")), "a spool outlived its job"
+    spools = manager.state / "spool"
+    wait_until(lambda: not list(spools.glob("*.trace")), timeout, "the end of every spool")
     assert gitlab.violations() == []
 
 
