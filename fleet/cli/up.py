@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 from dataclasses import replace
@@ -55,7 +56,10 @@ def up(
         return life
     life.install()
     life.run()
-    return 0
+    # a thread that hangs in an SSH server or a database must not delay the end; everything of ours is closed
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(Exit.OK)
 
 
 def prepare(config: pathlib.Path, asked: Overrides, env: Env) -> Life | int:
