@@ -170,6 +170,8 @@ class Meters:
         """A runner could not ask: `refusal` is one of `planning.asking.Refusal`."""
         if refusal == "unhealthy":
             self.feed_failures.inc()
+        elif refusal == "poll_in_the_air":
+            self.concurrency_exceeded.labels(runner, runner_name, self.system_id).inc()
         elif refusal in {"no_free_slot", "concurrent", "limit"}:
             self.processing_failures.labels(runner, runner_name, self.system_id, "no_free_executor").inc()
 

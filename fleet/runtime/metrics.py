@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from fleet import __version__
 from fleet.gitlab.info import architecture_name, platform_name
+from fleet.model.ids import PoolName
 from fleet.model.lifecycle import JobState
 from fleet.planning.asking import RunnerAsk
 from fleet.runtime import logs, rows
@@ -31,7 +32,7 @@ from fleet.runtime.meters import Meters
 from fleet.runtime.slots import slots_of
 from fleet.runtime.status import readiness
 from fleet.sdk import FleetError
-from fleet.store.book import Runner
+from fleet.store.book import Pool, Runner
 
 if TYPE_CHECKING:
     from fleet.runtime.app import Manager
@@ -138,6 +139,11 @@ class _Scrape(Collector):
     def _runners(self) -> Sequence[Runner]:
         return [each for each in self._manager.book.runners.values() if not each.retired]
 
+    def _pools(self) -> Sequence[tuple[PoolName, Pool]]:
+        """Those that this manager owns: another shows the others, so that sums are right."""
+        book = self._manager.book
+        return [(name, pool) for name, pool in book.pools.items() if name in book.owned]
+
     def _who(self, runner: Runner) -> tuple[str, str, str]:
         return runner.short_token, runner.settings.name, self._manager.me
 
@@ -182,13 +188,16 @@ class _Scrape(Collector):
     def _of_plans(self, page: _Page) -> None:
         manager = self._manager
         for name, pool in manager.book.pools.items():
+            page.set("fleet_pool_owned", float(name in manager.book.owned), name)
+            page.set("fleet_pool_broken", float(pool.provider is None), name)
+        for name, pool in self._pools():
             who, limits = self._lifetimes.who_of_pool(name), pool.limits
             page.set("fleeting_provisioner_max_instances", limits.max_instances, *who)
             page.set("fleeting_taskscaler_max_tasks_per_instance", limits.capacity_per_instance, *who)
             page.set("fleeting_taskscaler_max_use_count_per_instance", limits.max_use_count, *who)
-            page.set("fleet_pool_owned", float(name in manager.book.owned), name)
-            page.set("fleet_pool_broken", float(pool.provider is None), name)
-        for name, plan in list(manager.planner.plans.items()):
+            plan = manager.planner.plans.get(name)
+            if plan is None:
+                continue
             page.set(
                 "fleeting_taskscaler_desired_instances", plan.desired_instances, *self._lifetimes.who_of_pool(name)
             )
@@ -235,7 +244,7 @@ class _Scrape(Collector):
         for cooled in found.cool_downs:
             page.set("fleet_cool_down_seconds", (cooled.until - found.now).total_seconds(), cooled.scope)
         self._of_jobs(page, found)
-        for name, pool in self._manager.book.pools.items():
+        for name, pool in self._pools():
             self._of_pool(page, found, name, pool.limits.capacity_per_instance)
 
     def _of_jobs(self, page: _Page, found: rows.Census) -> None:

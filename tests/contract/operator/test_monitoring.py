@@ -214,3 +214,11 @@ def test_an_address_that_is_taken_is_told_with_its_key(world) -> None:
 def test_a_runner_of_the_store_is_shown_under_its_short_token(world) -> None:
     assert RUNNER in world.manager.book.runners
     assert series(world, "gitlab_runner_request_concurrency", runner="word-that") == 0
+
+
+def test_pools_of_another_manager_are_shown_there(world) -> None:
+    world.instance()
+    world.manager.book.set_owned({})
+    found = world.metrics()
+    assert found[f'fleet_pool_owned{{pool="{POOL}"}}'] == 0
+    assert not any(key.startswith("fleeting_provisioner_instances{") for key in found)
