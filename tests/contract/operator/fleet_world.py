@@ -120,7 +120,9 @@ class World:
 
 
 def _run(tx: Tx, job: str) -> None:
-    lease = tx.sql.exec_driver_sql("SELECT lease_id FROM jobs WHERE job_key = ?", (job,)).scalar_one()
+    held = jobs.job(tx, job)
+    assert held is not None
+    lease = str(held.lease)
     leases.move_lease(tx, lease, LeaseState.RUNNING, stimulus="started", reason="the agent has it")
     jobs.move_job(tx, job, None, JobState.RUNNING, stimulus="started", reason="the agent has it")
 
