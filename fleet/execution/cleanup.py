@@ -23,6 +23,8 @@ def clean(desk: Desk, follows: Follows, lease: Lease) -> None:
     if held is None or held.state is not LeaseState.CLEANING:
         return  # it was cleaned while this waited in the lane
     found = ending.load(desk, lease.job)
+    if found is not None and desk.holds_logs:
+        return  # were this host lost now, the machine alone would have what GitLab lacks
     if found is not None and ending.complete_spool(desk, found[0]) is None:
         return  # the log is still being fetched
     clean_now(desk, follows, lease, lease.epoch)

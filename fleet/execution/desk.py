@@ -53,6 +53,8 @@ class Desk:
     Attributes:
         runner_facts: what rendering must know of a runner.
         now: the manager's own time, for lines of the trace.
+        holds_logs: others may take our jobs over and cannot read our spool, so a machine forgets a job's log only
+            when GitLab has all of it.
     """
 
     store: Store
@@ -65,6 +67,7 @@ class Desk:
     hint: Callable[..., None]
     runner_facts: Callable[[Runner, Mapping[str, str]], RunnerFacts]
     now: Callable[[], datetime]
+    holds_logs: bool = False
     _homes: dict[tuple[int, str | None], dict[str, Any]] = field(default_factory=dict)
 
     def instance(self, instance_id: str) -> tuple[Instance, Pool]:

@@ -121,7 +121,9 @@ def complete_spool(desk: Desk, job: Job) -> bool | None:
 
 def give_up_log(desk: Desk, job: Job) -> None:
     """The rest of the log is gone with its machine: one line says so, and the end is told without a checksum."""
-    size = desk.spool.size(job.key)
+    size = lay_prologue(desk, job.key, job.prologue or b"")
+    if size < job.sent_bytes:  # another manager sent more than we have: the line must come behind it
+        size = desk.spool.append(job.key, size, b"\n" * (job.sent_bytes - size))
     text = "The rest of this log was lost together with its machine."
     line = trace_lines.notice(text, at=desk.now(), timestamps=_is_stamped(job.prologue))
     desk.spool.append(job.key, size, line + (job.epilogue or b""))

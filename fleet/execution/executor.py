@@ -93,6 +93,7 @@ class Executor:
         self.follows.clear()
         for key in self.desk.reports.watched():
             self.desk.reports.drop(key)
+            self.desk.spool.let_go(key)
         self._stops_told.clear()
 
     def _watch(self, work: Work) -> None:
@@ -104,6 +105,7 @@ class Executor:
         """Jobs that are ours no more: another manager has taken them over, or they have ended."""
         for key in watched - open_keys:
             self.desk.reports.drop(key)
+            self.desk.spool.let_go(key)
         for key in [key for key in self._stops_told if key not in open_keys]:
             del self._stops_told[key]
 

@@ -103,7 +103,7 @@ def _after_exit(desk: Desk, follows: Follows, followed: Follow) -> None:
     if found is not None and ending.complete_spool(desk, found[0]) and found[0].outcome is not None:
         desk.reports.finish(followed.key, found[0].outcome)
     lease = desk.store.read(lambda tx: leases.lease(tx, followed.lease))
-    if lease is not None and lease.state is LeaseState.CLEANING:
+    if lease is not None and lease.state is LeaseState.CLEANING and not (found and desk.holds_logs):
         cleanup.clean_now(desk, follows, lease, followed.epoch)
     follows.drop(followed.lease)
 
@@ -148,15 +148,20 @@ def finish(desk: Desk, follows: Follows, work: Work) -> None:
     if whole:
         desk.reports.finish(job.key, job.outcome)
         return
-    if work.lease is not None and work.instance is not None and work.lease_state is LeaseState.CLEANING:
-        # this manager took the job over after its end: the agent still has the log
-        try:
-            follow_from(desk, follows, job, lease=work.lease, instance=work.instance)
-        except (MachineError, UnknownMachine) as exc:
-            follows.drop(work.lease)
-            log.warning("log_not_fetched", job_key=job.key, instance=work.instance, error=str(exc))
-        else:
-            return
-    if work.lease_state is None or work.lease_state in (LeaseState.LOST, LeaseState.RELEASED):
-        ending.give_up_log(desk, job)
-        desk.reports.finish(job.key, job.outcome, incomplete=True)
+    if work.lease_state is LeaseState.CLEANING and not _is_log_gone(desk, follows, job, work):
+        return
+    ending.give_up_log(desk, job)
+    desk.reports.finish(job.key, job.outcome, incomplete=True)
+
+
+def _is_log_gone(desk: Desk, follows: Follows, job: Job, work: Work) -> bool:
+    """Fetch what this host lacks of an ended job's log: another manager ran it, and its machine is not clean yet."""
+    assert work.lease is not None
+    assert work.instance is not None
+    try:
+        follow_from(desk, follows, job, lease=work.lease, instance=work.instance)
+    except (MachineError, UnknownMachine) as exc:
+        follows.drop(work.lease)
+        log.warning("log_not_fetched", job_key=job.key, instance=work.instance, error=str(exc))
+        return isinstance(exc, AgentError) and exc.slug_of_agent in ("unknown_lease", "cleaned")
+    return False

@@ -1,4 +1,4 @@
-"""Keeps a channel to every machine that has or may get a job, and says when a machine is lost.
+"""Keeps a channel to every machine that has or may get a job, and to no other; and says when a machine is lost.
 
 A channel that breaks is opened again, with patience: the jobs go on without it. A machine that cannot be reached for
 `unreachable_timeout` is lost. Then its leases end first, and only then may it be removed (law 1).
@@ -26,6 +26,8 @@ from fleet.store.losing import lose_machine
 log = structlog.get_logger(__name__)
 PING_S = 60.0
 AGAIN_LONGEST_S = 15.0
+MAKING = (InstanceState.BOOTING, InstanceState.PREPARING)  # `readiness` opens their channels
+SERVING = (InstanceState.READY, InstanceState.DRAINING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +59,12 @@ class Keeper:
 
     def activate(self) -> Kept:
         """Open what is closed, ping what is quiet, and give up what is lost."""
-        states = [InstanceState.READY, InstanceState.DRAINING]
-        needed, now = self.store.read(lambda tx: (self._needed(tx, states), tx.now))
+        # before the rows are read: whoever opened one of these found its machine in the rows already
+        standing = self.channels.instances()
+        found, now = self.store.read(lambda tx: (self._needed(tx, [*MAKING, *SERVING]), tx.now))
+        for idle in standing - {each.instance_id for each in found}:
+            self._let_go(idle)
+        needed = [each for each in found if each.state in SERVING]
         reopened = lost = 0
         for each in needed:
             pool = self.book.pools[each.pool]
@@ -87,6 +93,10 @@ class Keeper:
             for each in found
             if each.pool in self.book.pools and (each.pool in self.book.owned or each.instance_id in ours)
         ]
+
+    def _let_go(self, instance_id: str) -> None:
+        """Another manager sees to this machine now, or it is gone."""
+        self.submit(f"instance:{instance_id}", "close", lambda: self.channels.close(instance_id), timeout_s=60)
 
     def _hand_out(self, instance: Instance, pool: Pool) -> bool:
         return self.submit(

@@ -93,6 +93,10 @@ class Channels:
                 due.append(instance_id)
         return due
 
+    def instances(self) -> set[str]:
+        """The instances that have a channel, or had one that nobody closed."""
+        return set(self._held)
+
     def count(self) -> int:
         """How many channels stand."""
         return sum(self.get(each) is not None for each in list(self._held))

@@ -62,3 +62,5 @@ class RowListener:
         level("job_reported", job_key=key, how=how, reason=reason)
         if done:
             self.spool.remove(key)
+            if self.store.shared:  # its machine may have been waiting for this
+                self.hint("execute")

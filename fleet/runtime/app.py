@@ -294,6 +294,7 @@ def _assemble(
         hint=hints,
         runner_facts=lambda runner, beside: facts_of_runner(runner, beside, me),
         now=clock.wall,
+        holds_logs=store.shared and spool.directory == pathlib.Path(settings.fleet.state_dir) / "spool",
     )
     executor = Executor(desk=desk)
     shared: dict[str, Any] = {"store": store, "book": book, "me": me, "submit": lanes.submit, "hint": hints}

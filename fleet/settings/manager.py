@@ -129,7 +129,7 @@ class FleetTable(Section):
     and `$XDG_STATE_HOME/fleet` for others."""
     spool_dir: Text = None
     """Directory of the traces that GitLab has not accepted yet; on shared storage when managers share a fleet. Not
-    set: `spool` in `state_dir`."""
+    set: `spool` in `state_dir`, and on PostgreSQL a slot is then free again only when GitLab has the whole trace."""
     secret_key_file: Text = None
     """File (mode 0600) with the key that encrypts secrets in the database; `$FLEET_SECRET_KEY` beats it. Not set:
     `secret.key` in `state_dir`, made at the first start."""
