@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib
 import json
 import os
 import pathlib
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
-from fleet.cli.database import revision_of
 from fleet.cli.exits import Failed, Unreachable
 from fleet.cli.files import settings_for
 from fleet.cli.invocation import Invocation
 from fleet.cli.printing import note
-from fleet.runtime import orders
-from fleet.runtime.api import CONFIGURATION, PREFIX
-from fleet.runtime.app import open_store
-from fleet.runtime.clock import Clock
-from fleet.runtime.lists import MOST, Query
-from fleet.runtime.views import Views
-from fleet.runtime.web import ADDRESS_FILE
+from fleet.runtime.contract import ADDRESS_FILE, CONFIGURATION, MOST, PREFIX
 from fleet.settings.settings import Settings
-from fleet.store.database import Store
 
 PATIENCE_S = 20.0
 FIRST_WORD_S = 5.0  # who listens and says nothing is no manager that could be asked
@@ -75,28 +67,9 @@ def source(asked: Invocation) -> Iterator[Source]:
         yield manager
         return
     note(f"no manager of {settings.path} answers: this is what its database says")
-    with opened_store(settings) as store:
-        yield Offline(store)
-
-
-@contextlib.contextmanager
-def opened_store(settings: Settings) -> Iterator[Store]:
-    """The database as it is.
-
-    Raises:
-        Unreachable: it is not there, or its revision is another.
-    """
-    at, needed = revision_of(settings)
-    if at != needed:
-        raise Unreachable(f"the database is at revision {at or 'none'} and not {needed}: run fleetctl db upgrade first")
-    # a key that is missing is told: one made now would open nothing
-    named = settings.fleet.model_copy(update={"secret_key_named": True})
-    store = open_store(replace(settings, fleet=named), Clock())
-    try:
-        store.open()
-        yield store
-    finally:
-        store.close()
+    offline: Any = importlib.import_module("fleet.cli.offline")  # a database is slow to load, and seldom needed
+    with offline.opened_store(settings) as store:
+        yield offline.Offline(store)
 
 
 def is_running(settings: Settings) -> bool:
@@ -182,36 +155,3 @@ class Manager:
 def _reachable(host: str) -> str:
     """Where to call a server that listens everywhere."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
-
-
-class Offline:
-    """The store, without a manager."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._views = Views(store)
-
-    def get(self, what: str, limit: str | None = None, after: str | None = None, **wanted: str | None) -> Answer:
-        """One page of an answer."""
-        given = {key: value for key, value in wanted.items() if value is not None}
-        return self._views.get(what, Query(limit=int(limit or MOST), after=after or "", wanted=given))
-
-    def explain(self, name: str) -> Answer:
-        """Everything about one thing."""
-        return self._views.explain(name)
-
-    def order(self, order: str, name: str = "", **how: bool) -> Answer:
-        """Change the rows; the manager acts on them when it runs again."""
-        match order:
-            case "drain":
-                done = self._store.write(lambda tx: orders.drain(tx, name))
-            case "undrain":
-                done = self._store.write(lambda tx: orders.undrain(tx, name))
-            case "remove":
-                done = self._store.write(lambda tx: orders.remove(tx, name, force=how.get("force", False)))
-            case "sweeping":
-                return {"message": self._store.write(lambda tx: orders.sweep(tx, on=how["on"]))}
-            case _:
-                raise Unreachable("no manager runs: there is nobody to order that of")
-        note("the next manager that runs acts on it")
-        return {"instance_id": done.instance_id, "message": done.message}

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import click
 
 from fleet.cli import checks, outside_checks
-from fleet.cli.asking import is_running, opened_store
+from fleet.cli.asking import is_running
 from fleet.cli.checks import Finding, Verdict
 from fleet.cli.database import sqlite_file
 from fleet.cli.entries import our_system_id
 from fleet.cli.exits import Exit
 from fleet.cli.files import loaded_for, path_of
 from fleet.cli.invocation import Invocation, command, invocation
+from fleet.cli.offline import opened_store
 from fleet.runtime.rows import store_name
 from fleet.sdk import FleetError
 from fleet.settings.settings import Settings

@@ -12,7 +12,7 @@ from fleet.cli.exits import Exit
 from fleet.cli.invocation import command, invocation
 from fleet.cli.printing import shown
 from fleet.runtime.clock import Clock
-from fleet.runtime.explain import lasted
+from fleet.runtime.spans import lasted
 
 POOLS = {
     "pool": "POOL",

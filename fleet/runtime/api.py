@@ -18,7 +18,8 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from fleet.runtime import orders
-from fleet.runtime.lists import USUAL, BadQuery, Query
+from fleet.runtime.contract import CONFIGURATION, PREFIX, USUAL
+from fleet.runtime.lists import BadQuery, Query
 from fleet.runtime.views import Views
 from fleet.sdk import FleetError
 from fleet.settings.manager import is_loopback
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from fleet.runtime.reloading import Reloader
 
 log = structlog.get_logger(__name__)
-PREFIX = "/api/v1"
-CONFIGURATION = "X-Fleet-Configuration"
 STATUS = {
     "not_found": 404,
     "bad_query": 400,

@@ -14,6 +14,7 @@ from typing import Any
 from fleet.model.plan import Plan
 from fleet.runtime.orders import NotFound
 from fleet.runtime.rows import instance_id_of
+from fleet.runtime.spans import at_time, lasted
 from fleet.store import stories
 from fleet.store.database import Tx
 from fleet.store.listings import ListedInstance
@@ -63,22 +64,6 @@ def sentence(line: StoryLine) -> str:
     """A line of the journal as a person reads it."""
     change = f"{line.old} -> {line.new}" if line.old and line.new else (line.new or line.stimulus)
     return f"{line.kind} {line.object_id}: {change}: {line.reason}"
-
-
-def lasted(seconds: float) -> str:
-    """A time span: 3 s, 4 m 10 s, 2 h 5 m, 3 d 4 h."""
-    whole = max(0, round(seconds))
-    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= size:
-            rest = whole % size // below
-            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
-    return f"{whole} s"
-
-
-def at_time(at: datetime | str) -> str:
-    """An instant in a sentence."""
-    then = datetime.fromisoformat(at) if isinstance(at, str) else at
-    return then.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _since(at: str | None, now: datetime) -> str:

@@ -8,13 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from fleet.runtime.contract import MOST, USUAL
 from fleet.sdk import FleetError
 from fleet.store.database import Tx
 from fleet.store.listings import instant
 from fleet.store.tables import journal
-
-MOST = 1000
-USUAL = 200
 
 
 class BadQuery(FleetError):

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from prometheus_client import Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from fleet.runtime.api import FILTERS, PATHS, PREFIX, STATUS
+from fleet.runtime.api import FILTERS, PATHS, STATUS
+from fleet.runtime.contract import MOST, PREFIX, USUAL
 from fleet.runtime.families import FAMILIES
-from fleet.runtime.lists import MOST, USUAL
 from fleet.runtime.meters import Meters
 from fleet.runtime.monitoring import PAGES
 

@@ -21,6 +21,7 @@ from fleet.model.plan import Plan
 from fleet.model.policy import PoolLimits
 from fleet.planning.planner import plan
 from fleet.runtime import lists, rows
+from fleet.runtime.contract import MOST
 from fleet.runtime.explain import explain
 from fleet.runtime.lists import BadQuery, Query
 from fleet.runtime.orders import NotFound
@@ -105,7 +106,7 @@ class Views:
             "at": listings.instant(tx.now),
             "manager": self._of_manager(),
             "managers": plain(listings.list_managers(tx)),
-            "pools": self._pools(tx, Query(limit=lists.MOST))["items"],
+            "pools": self._pools(tx, Query(limit=MOST))["items"],
             "jobs": dict(states),
             "cool_downs": plain([each for each in listings.list_cool_downs(tx) if each.running]),
             "sweeping": {"on": on, "reason": why_not},

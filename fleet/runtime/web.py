@@ -20,7 +20,8 @@ from typing_extensions import override
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.wrappers import Request, Response
 
-from fleet.runtime.api import PREFIX, Api, as_json
+from fleet.runtime.api import Api, as_json
+from fleet.runtime.contract import ADDRESS_FILE, PREFIX
 from fleet.runtime.meters import Meters
 from fleet.runtime.metrics import Metrics
 from fleet.runtime.monitoring import Monitoring
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 THREADS = 4
-ADDRESS_FILE = "api.address"
 
 
 class AddressInUse(FleetError):
