@@ -17,6 +17,7 @@ class RunnerFacts:
     Attributes:
         shell: `bash` or `sh`; None takes bash where the machine has it.
         user: who runs the scripts; None is the agent's own user.
+        reads_secrets: whoever runs its scripts could read the manager's secrets, and no person allowed that.
         login: start the shell as a login shell, as GitLab Runner does for its shell-like executors.
         builds_dir: relative paths, and None, are below the home of the job's user.
         clean_git_config: None lets the executor and the git strategy decide.
@@ -36,6 +37,7 @@ class RunnerFacts:
     executor: str = "instance"
     shell: str | None = None
     user: str | None = None
+    reads_secrets: bool = False
     login: bool = True
     builds_dir: str | None = None
     cache_dir: str | None = None

@@ -176,6 +176,11 @@ def _shell(runner: RunnerFacts, machine: MachineFacts) -> str:
 
 
 def _user(runner: RunnerFacts, machine: MachineFacts) -> str | None:
+    if runner.reads_secrets:
+        raise misconfigured(
+            f"jobs on this host would run as {runner.user or machine.user!r}, who can read the manager's secrets: name"
+            " another user in the runner's entry, or set allow_same_user = true in [fleet]"
+        )
     if not runner.user or runner.user == machine.user:
         return None
     if not machine.is_root:

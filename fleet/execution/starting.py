@@ -9,13 +9,16 @@ machine, at most `MOVES` times.
 from __future__ import annotations
 
 import json
+import os
+import pwd
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from fleet.execution import ending, trace_lines
 from fleet.execution.desk import Desk, UnknownMachine
-from fleet.execution.facts import LeaseFacts
+from fleet.execution.facts import LeaseFacts, RunnerFacts
 from fleet.execution.follows import Follow, Follows
 from fleet.execution.jobfile import charge_prologue, render
 from fleet.execution.refused import JobRefused
@@ -25,7 +28,9 @@ from fleet.machine.channel import AgentChannel
 from fleet.machine.errors import AgentError, MachineError
 from fleet.model.job import Job, Lease, Outcome
 from fleet.model.lifecycle import JobState, LeaseState
+from fleet.settings.pools import PoolKind
 from fleet.store import jobs, leases
+from fleet.store.book import Pool
 from fleet.store.database import Tx
 from fleet.store.losing import change_machine
 from fleet.store.payloads import unpack
@@ -53,8 +58,8 @@ def start(desk: Desk, follows: Follows, work: Work) -> None:
     if runner is None:
         ending.end_unstarted(desk, job, _no("its runner is not known here any more"))
         return
-    facts = desk.runner_facts(runner, beside)
     pool = desk.book.pools[job.pool]
+    facts = _guarded(desk.runner_facts(runner, beside), pool)
     try:
         machine = desk.machine_facts(channel, lease.instance, facts.user)
         rendered = render(
@@ -91,6 +96,19 @@ def start(desk: Desk, follows: Follows, work: Work) -> None:
     ending.lay_prologue(desk, job.key, prologue)
     job_file = charge_prologue(rendered.job_file, len(prologue))
     _send(desk, follows, channel, job, lease, prologue=prologue, job_file=job_file, remaining_s=remaining_s)
+
+
+def _guarded(facts: RunnerFacts, pool: Pool) -> RunnerFacts:
+    """On this host jobs run neither as ourselves nor as root, unless a person allowed it."""
+    if pool.settings.kind is not PoolKind.HOST or pool.settings.fleet.allow_same_user:
+        return facts
+    if not facts.user:  # whom the agent runs as: ourselves, or root
+        return replace(facts, reads_secrets=True)
+    try:
+        uid = pwd.getpwnam(facts.user).pw_uid
+    except KeyError:  # the agent refuses it in its own words
+        return facts
+    return replace(facts, reads_secrets=uid in (0, os.geteuid()))
 
 
 def _shown(address: Any, pool: Any) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ def advise(top: GlobalTable, entries: list[Entry], definitions: list[Definition]
         _on_pool(each, findings)
     for entry in running:
         _on_build_dir(entry, definitions, findings)
+        _on_own_user(entry, definitions, findings)
     if not entries:
         findings.warn((), "there is no [[runners]] entry: nothing will run; add one with fleetctl register")
 
@@ -88,3 +89,18 @@ def _on_build_dir(entry: Entry, definitions: list[Definition], findings: Finding
             (*entry.path, "instance", "use_common_build_dir"),
             "has no effect: it needs machines that run one job in their life (max_use_count = 1)",
         )
+
+
+def _on_own_user(entry: Entry, definitions: list[Definition], findings: Findings) -> None:
+    """Who shares a user with the manager can read its keys, and every token and variable with them."""
+    pool = next((each for each in definitions if entry in each.users), None)
+    if pool is None or pool.kind is not PoolKind.HOST or pool.settings is None or entry.table.user:
+        return
+    if pool.settings.fleet.allow_same_user:
+        what = "jobs on this host run as the manager's own user and can read its secrets: name another user"
+    else:
+        what = (
+            "is not set: jobs on this host would run as the manager's own user, who can read its secrets, and are"
+            " refused; name another user, or set allow_same_user = true in [fleet]"
+        )
+    findings.warn((*entry.path, "user"), what)

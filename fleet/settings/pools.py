@@ -44,6 +44,8 @@ class PoolKeys(PoolTable):
     """As in `[fleet]`, for this pool."""
     unreachable_timeout: Duration
     """As in `[fleet]`, for this pool."""
+    allow_same_user: bool = False
+    """As in `[fleet]`; of the pool `host` alone."""
 
 
 class PoolSettings(AutoscalerTable):

@@ -194,6 +194,7 @@ def _finish(made: Definition, around: Around) -> None:
     own = table.fleet
     keys: dict[str, Any] = {name: getattr(own, name) for name in PoolTable.model_fields}
     keys["agent_timeout"] = own.agent_timeout or around.fleet.agent_timeout
+    keys["allow_same_user"] = around.fleet.allow_same_user
     keys["unreachable_timeout"] = own.unreachable_timeout or around.fleet.unreachable_timeout
     keys["known_hosts_file"] = resolved(own.known_hosts_file, directory)
     connector = table.connector_config

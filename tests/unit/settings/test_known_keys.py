@@ -8,7 +8,7 @@ import tomlkit
 from fleet.settings.keys import all_tables, tables_of
 from fleet.settings.upstream import INSIDE, NOT_COVERED
 
-ENTRY = {"url": "https://a", "id": 1, "token": "t", "executor": "shell"}
+ENTRY = {"url": "https://a", "id": 1, "token": "t", "executor": "shell", "user": "builder"}
 CASES = [(names, key) for names, keys in NOT_COVERED.items() for key in keys]
 
 

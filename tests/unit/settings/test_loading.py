@@ -331,6 +331,7 @@ executor = "shell"
         (27, "max_instances", "nothing limits"),
         (29, "idle_time", "right after its job"),
         (26, "use_common_build_dir", "max_use_count = 1"),
+        (30, "user", "are refused"),
     ]
     for (line, key, message), (at, name, part) in zip(said, expected, strict=True):
         assert (line, key) == (at, name)
