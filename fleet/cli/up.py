@@ -10,10 +10,12 @@ from dataclasses import replace
 import structlog
 
 from fleet.cli.exits import Exit, exit_of
+from fleet.runtime.driver import Controller
 from fleet.runtime.logs import configure
 from fleet.runtime.reloading import Reloader
 from fleet.runtime.signals import Life, Wishes
 from fleet.runtime.starting import make_manager
+from fleet.runtime.web import Web
 from fleet.sdk import FleetError
 from fleet.settings.environment import Env, Overrides, current, overrides
 from fleet.settings.loading import load
@@ -82,4 +84,13 @@ def prepare(config: pathlib.Path, asked: Overrides, env: Env) -> Life | int:
     if manager is None:
         log.info("manager_stopped", reason="it was told to stop before it had started")
         return Exit.OK
-    return Life(manager, Reloader(manager, env, asked, in_force=found.content_hash), wishes)
+    reloader = Reloader(manager, env, asked, in_force=found.content_hash)
+    web = Web(manager, manager.meters, reloader)
+    manager.driver.add(Controller(name="measure", period_s=5.0, activate=web.metrics.measure))
+    try:
+        web.start()
+    except FleetError as exc:
+        log.error("manager_not_started", error=str(exc))
+        manager.close("it was not started")
+        return exit_of(exc)
+    return Life(manager, reloader, wishes, web)

@@ -47,9 +47,11 @@ from fleet.runtime.heart import Heart
 from fleet.runtime.lanes import Lanes
 from fleet.runtime.locks import Locks
 from fleet.runtime.logs import configure
+from fleet.runtime.meters import Meters
 from fleet.runtime.providers import Plugins
 from fleet.runtime.saving import Saver
 from fleet.runtime.servers import Servers
+from fleet.runtime.stepping import ClockWatch
 from fleet.runtime.upkeep import Upkeep, mark_path
 from fleet.settings.changes import AT_START_ONLY, diff
 from fleet.settings.settings import Settings
@@ -81,6 +83,7 @@ class Manager:
     book: Book
     configurator: Configurator
     servers: Servers
+    meters: Meters
     lanes: Lanes
     driver: Driver
     hints: Hints
@@ -277,12 +280,27 @@ def _assemble(
     driver = Driver()
     hints.connect(driver.wake)
     spool = Spool(pathlib.Path(settings.fleet.spool_dir))
-    servers = Servers(now=clock.wall, features=features_of, max_age=settings.global_.connection_max_age)
+    meters = Meters(me)
+    servers = Servers(
+        now=clock.wall,
+        features=features_of,
+        max_age=settings.global_.connection_max_age,
+        observe=meters.request_seen,
+        count_retry=meters.retry_seen,
+    )
     heart = Heart(store=store, me=me, session=session, ttl=settings.fleet.manager_claim_ttl)
     listener = RowListener(store=store, spool=spool, hint=hints)
     reporter = Reporter(spool=spool, listener=listener, submit=lanes.submit, may_speak=heart.may_speak)
     reports = Reports(reporter=reporter, book=book, server_of=servers.of, info_of=servers.info_of)
-    planner = Planner(store=store, book=book, intents=Intents(store_id=book.store_id), hint=hints)
+    planner = Planner(
+        store=store,
+        book=book,
+        intents=Intents(store_id=book.store_id),
+        hint=hints,
+        calendar_ahead=(lambda: timedelta(0)) if store.shared else clock.drift,
+        wake_in=lambda seconds: driver.wake_in("plan", seconds),
+    )
+    watch = ClockWatch(store=store, clock=clock, freeze=planner.freeze)
     desk = Desk(
         store=store,
         book=book,
@@ -326,6 +344,7 @@ def _assemble(
         book=book,
         configurator=configurator,
         servers=servers,
+        meters=meters,
         lanes=lanes,
         driver=driver,
         hints=hints,
@@ -350,14 +369,14 @@ def _assemble(
     third_of_ttl = max(1.0, settings.fleet.manager_claim_ttl / timedelta(seconds=3))
     for name, period_s, activate in (
         ("claim", third_of_ttl, manager.claim),
-        ("plan", 2.0, planner.activate),
+        ("plan", 2.0, watch.before(planner.activate)),
         ("provision", 5.0, creator.activate),
         ("observe", 1.0, observer.activate),
         ("ready", 1.0, readiness.activate),
-        ("keep", 2.0, keeper.activate),
+        ("keep", 2.0, watch.before(keeper.activate)),
         ("intake", 0.5, intake.activate),
         ("acknowledge", 5.0, acknowledger.activate),
-        ("execute", 2.0, executor.activate),
+        ("execute", 2.0, watch.before(executor.activate)),
         ("reap", 2.0, reaper.activate),
         ("rotate", 30.0, rotator.activate),
         ("mark", 5.0, upkeep.mark),

@@ -23,6 +23,7 @@ import structlog
 from fleet.model.ids import PoolName
 from fleet.runtime.app import Manager
 from fleet.runtime.reloading import Reloader
+from fleet.runtime.web import Web
 from fleet.settings.manager import OnTerm
 from fleet.store import jobs, leases, managers
 from fleet.store.database import Tx
@@ -83,9 +84,12 @@ class Wishes:
 class Life:
     """Runs a manager until a signal ends it."""
 
-    def __init__(self, manager: Manager, reloader: Reloader, wishes: Wishes | None = None) -> None:
+    def __init__(
+        self, manager: Manager, reloader: Reloader, wishes: Wishes | None = None, web: Web | None = None
+    ) -> None:
         self.manager = manager
         self.reloader = reloader
+        self.web = web
         self.wishes = wishes or Wishes()
         self.wishes.on_term = lambda: self.manager.settings.fleet.on_term
 
@@ -112,6 +116,8 @@ class Life:
             self.manager.close("stopped; its jobs go on and are followed again after the next start")
         else:
             self.manager.close("drained")
+        if self.web is not None:  # it answers, that we stop, to the end
+            self.web.close()
 
     def _say(self, state: str, reason: str, *, keep: bool = True) -> None:
         """Say what we are doing: in the log, and for `fleetctl status` in our row unless it soon says more."""

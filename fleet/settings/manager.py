@@ -67,7 +67,7 @@ def address(value: str, default_port: int) -> str:
     """`host:port` with the default port where none is given; raises ValueError for what is no address."""
     try:
         parts = urllib.parse.urlsplit(f"//{value}")
-        host, port = parts.hostname or "", parts.port or default_port
+        host, port = parts.hostname or "", default_port if parts.port is None else parts.port
     except ValueError:
         raise ValueError(f"{value!r} is not an address: write host:port, such as 127.0.0.1:{default_port}") from None
     if parts.path or parts.username or (not host and not value.startswith(":")):
