@@ -148,6 +148,8 @@ def finish(desk: Desk, follows: Follows, work: Work) -> None:
     if whole:
         desk.reports.finish(job.key, job.outcome)
         return
+    if job.key not in desk.reports.watched():
+        return  # its end was told while we looked, and its spool is gone
     if work.lease_state is LeaseState.CLEANING and not _is_log_gone(desk, follows, job, work):
         return
     ending.give_up_log(desk, job)

@@ -52,7 +52,9 @@ class Upkeep:
             done = self.store.write(self._prune)
             if done.total == 0:
                 break
-        for key in self.spool.leftovers(self.store.read(open_keys)):
+        # files before rows: a job is in its row before it has a file, and it is open then
+        files = set(self.spool.leftovers(set()))
+        for key in sorted(files - self.store.read(open_keys)):
             log.info("spool_removed", job_key=key)
             self.spool.remove(key)
         return done
