@@ -25,7 +25,7 @@ def clean(desk: Desk, follows: Follows, lease: Lease) -> None:
     found = ending.load(desk, lease.job)
     if found is not None and desk.holds_logs:
         return  # were this host lost now, the machine alone would have what GitLab lacks
-    if found is not None and ending.complete_spool(desk, found[0]) is None:
+    if found is not None and ending.complete_spool(desk, found) is None:
         return  # the log is still being fetched
     clean_now(desk, follows, lease, lease.epoch)
 

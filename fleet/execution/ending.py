@@ -25,6 +25,8 @@ from fleet.store.jobs import finish_job, move_job
 log = structlog.get_logger(__name__)
 STAMP = re.compile(rb"\d{4}-\d\d-\d\dT")
 
+ENDED = (JobState.FINISHED, JobState.ABANDONED)
+
 
 def end_unstarted(desk: Desk, job: Job, outcome: Outcome) -> None:
     """The job never ran: say why in its trace, and let its lease go."""
@@ -129,13 +131,17 @@ def give_up_log(desk: Desk, job: Job) -> None:
     desk.spool.append(job.key, size, line + (job.epilogue or b""))
 
 
-def load(desk: Desk, key: str) -> tuple[Job, bytes] | None:
-    """The job and its packed payload; None when it is not open any more."""
+def load(desk: Desk, key: str) -> Job | None:
+    """The job; None when it is not open any more."""
+    found = desk.store.read(lambda tx: jobs.job(tx, key))
+    return None if found is None or found.state in ENDED else found
+
+
+def load_with_payload(desk: Desk, key: str) -> tuple[Job, bytes] | None:
+    """The job and its packed payload, which is costly to open; None when it is not open any more."""
 
     def read(tx: Tx) -> tuple[Job, bytes] | None:
         found = jobs.job(tx, key)
-        if found is None or found.state in (JobState.FINISHED, JobState.ABANDONED):
-            return None
-        return found, jobs.payload_of(tx, key)
+        return None if found is None or found.state in ENDED else (found, jobs.payload_of(tx, key))
 
     return desk.store.read(read)

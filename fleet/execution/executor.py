@@ -97,7 +97,7 @@ class Executor:
         self._stops_told.clear()
 
     def _watch(self, work: Work) -> None:
-        found = ending.load(self.desk, work.key)
+        found = ending.load_with_payload(self.desk, work.key)
         if found is not None:
             self.desk.reports.watch(*found)
 
@@ -179,8 +179,8 @@ class Executor:
     def _end_unstarted(self, work: Work, outcome: Outcome) -> None:
         def end() -> None:
             found = ending.load(self.desk, work.key)
-            if found is not None and found[0].epoch == work.epoch and found[0].state is work.state:
-                ending.end_unstarted(self.desk, found[0], outcome)
+            if found is not None and found.epoch == work.epoch and found.state is work.state:
+                ending.end_unstarted(self.desk, found, outcome)
 
         self.desk.submit(f"finish:{work.key}", "end", end, timeout_s=LANE_S)
 

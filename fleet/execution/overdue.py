@@ -26,8 +26,9 @@ def give_up_uncleaned(desk: Desk, cleaning: Iterable[Lease], now: datetime) -> i
 
 
 def _give_up(desk: Desk, lease: Lease, now: datetime) -> bool:
-    if lease.state_at is None:
-        return False
+    soonest = min((pool.settings.fleet.cleaning_timeout for pool in desk.book.pools.values()), default=None)
+    if lease.state_at is None or soonest is None or now - lease.state_at <= soonest:
+        return False  # as nearly always: no row need be read
     try:
         row, pool = desk.instance(lease.instance)
     except UnknownMachine:

@@ -23,9 +23,9 @@ REQUEST_S = 60.0
 def follow(desk: Desk, follows: Follows, work: Work) -> None:
     """Take the job's output from where the spool ends."""
     found = ending.load(desk, work.key)
-    if found is None or found[0].epoch != work.epoch or work.lease is None or work.instance is None:
+    if found is None or found.epoch != work.epoch or work.lease is None or work.instance is None:
         return
-    job = found[0]
+    job = found
     if follows.is_followed(work.lease):
         return
     try:
@@ -81,10 +81,10 @@ def tell_stop(desk: Desk, work: Work) -> bool:
 def exited(desk: Desk, follows: Follows, followed: Follow, frame: Mapping[str, Any]) -> None:
     """The agent says that the job has ended: its row, the rest of its spool, then the machine may forget it."""
     found = ending.load(desk, followed.key)
-    if found is None or found[0].epoch != followed.epoch:
+    if found is None or found.epoch != followed.epoch:
         follows.drop(followed.lease)
         return
-    job, log_bytes = found[0], int(frame["log_bytes"])
+    job, log_bytes = found, int(frame["log_bytes"])
     if job.state is JobState.RUNNING or job.state is JobState.STARTING:
         missing = followed.shift + log_bytes - desk.spool.size(job.key)
         if missing > 0:  # bytes were skipped while the spool was full
@@ -100,10 +100,10 @@ def exited(desk: Desk, follows: Follows, followed: Follow, frame: Mapping[str, A
 
 def _after_exit(desk: Desk, follows: Follows, followed: Follow) -> None:
     found = ending.load(desk, followed.key)
-    if found is not None and ending.complete_spool(desk, found[0]) and found[0].outcome is not None:
-        desk.reports.finish(followed.key, found[0].outcome)
+    if found is not None and ending.complete_spool(desk, found) and found.outcome is not None:
+        desk.reports.finish(followed.key, found.outcome)
     lease = desk.store.read(lambda tx: leases.lease(tx, followed.lease))
-    if lease is not None and lease.state is LeaseState.CLEANING and not (found and desk.holds_logs):
+    if lease is not None and lease.state is LeaseState.CLEANING and not (found is not None and desk.holds_logs):
         cleanup.clean_now(desk, follows, lease, followed.epoch)
     follows.drop(followed.lease)
 
@@ -111,9 +111,9 @@ def _after_exit(desk: Desk, follows: Follows, followed: Follow) -> None:
 def end_lost(desk: Desk, follows: Follows, work: Work) -> None:
     """The machine is lost: what its agent had not sent yet is gone with it."""
     found = ending.load(desk, work.key)
-    if found is None or found[0].state is not JobState.RUNNING or found[0].epoch != work.epoch:
+    if found is None or found.state is not JobState.RUNNING or found.epoch != work.epoch:
         return
-    job = found[0]
+    job = found
     result = {"outcome": "lost", "reason": "runner_system_failure", "message": _loss(desk, work)}
     held = max(0, desk.spool.size(job.key) - len(job.prologue or b""))
     ending.end_with_result(desk, job, result, held)
@@ -140,9 +140,9 @@ def _loss(desk: Desk, work: Work) -> str:
 def finish(desk: Desk, follows: Follows, work: Work) -> None:
     """Hand an ended job to the reporter, once its spool is whole."""
     found = ending.load(desk, work.key)
-    if found is None or found[0].epoch != work.epoch or found[0].outcome is None:
+    if found is None or found.epoch != work.epoch or found.outcome is None:
         return
-    job = found[0]
+    job = found
     assert job.outcome is not None
     whole = ending.complete_spool(desk, job)
     if whole:
