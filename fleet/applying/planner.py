@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from fleet.applying.blaming import blame_placements
 from fleet.applying.requests import Intents
 from fleet.model.ids import PoolName
 from fleet.model.lifecycle import InstanceState, JobState
@@ -20,6 +21,8 @@ from fleet.planning.planner import plan
 from fleet.store import instances, jobs, leases, pools, snapshots
 from fleet.store.book import Book, Pool
 from fleet.store.database import Store, Tx
+
+SOONEST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,9 @@ class Planner:
     Attributes:
         plans: the last plan of each pool, for people and metrics.
         hint: wakes the rooms that a plan gave work to.
-        frozen_until: one round after a step of the store's clock removes nothing.
+        freeze_next: the next round removes nothing: a clock was set, or the host slept.
+        calendar_ahead: how far people's calendar is ahead of the store's time.
+        wake_in: has the next round begin in so many seconds, when time alone will change a plan.
     """
 
     store: Store
@@ -50,6 +55,8 @@ class Planner:
     plans: dict[PoolName, Plan] = field(default_factory=dict)
     planned_at: dict[PoolName, datetime] = field(default_factory=dict)
     freeze_next: bool = False
+    calendar_ahead: Callable[[], timedelta] = lambda: timedelta(0)
+    wake_in: Callable[[float], None] = lambda _seconds: None
 
     def activate(self) -> Applied:
         """Plan every pool."""
@@ -61,8 +68,23 @@ class Planner:
                 total = _sum(total, done)
         for gone in set(self.plans) - set(self.book.pools):
             self.plans.pop(gone, None)
+            self.planned_at.pop(gone, None)
         self._tell(total)
+        self._set_alarm()
         return total
+
+    def freeze(self) -> None:
+        """Let the next round remove nothing."""
+        self.freeze_next = True
+
+    def _set_alarm(self) -> None:
+        waits = [
+            made.next_at - self.planned_at[name]
+            for name, made in self.plans.items()
+            if made.next_at is not None and name in self.planned_at
+        ]
+        if waits:
+            self.wake_in(max(SOONEST_S, min(waits).total_seconds()))
 
     def _tell(self, total: Applied) -> None:
         if total.creates:
@@ -74,7 +96,8 @@ class Planner:
         self.hint("intake")
 
     def _plan(self, tx: Tx, pool: Pool, frozen: bool) -> Applied | None:
-        snapshot = snapshots.pool_snapshot(tx, pool.limits, now=tx.now, frozen_removals=frozen)
+        ahead = self.calendar_ahead()
+        snapshot = snapshots.pool_snapshot(tx, pool.limits, now=tx.now, frozen_removals=frozen, calendar_ahead=ahead)
         if snapshot is None:
             return None
         made = plan(snapshot)
@@ -84,6 +107,7 @@ class Planner:
         deletes = sum(
             instances.remove(tx, each.instance_id, stimulus=each.slug, reason=each.reason) for each in made.deletes
         )
+        blame_placements(tx, pool, snapshot, made)
         snapshots.set_ask_limit(tx, pool.name, made.ask_limit)
         if creates and snapshot.tokens is not None:
             snapshots.set_tokens(tx, pool.name, snapshot.tokens - creates, tx.now)

@@ -126,7 +126,11 @@ class Acknowledger:
             runner=runner.settings.name,
             project=payload.job_info.project_id,
         )
-        self._acknowledge(key, 1, payload.id, payload.token, runner)
+        try:
+            self._acknowledge(key, 1, payload.id, payload.token, runner)
+        except StoreError as exc:
+            # the job is kept, and its reservation with it: the next activation acknowledges it again
+            log.warning("acknowledgement_not_kept", job_id=payload.id, job_key=key, error=str(exc))
         return True
 
     def _acknowledge(self, key: str, epoch: int, job_id: int, token: str, runner: Runner) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -67,6 +67,7 @@ class Intake:
     _asks: dict[RunnerKey, RunnerAsk] = field(default_factory=dict)
     _last_update: dict[RunnerKey, tuple[str, str | None]] = field(default_factory=dict)
     _last: RunnerKey | None = None
+    _late: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def forgive(self) -> None:
@@ -86,7 +87,8 @@ class Intake:
         if self.cancel.is_set() or not self.may_speak() or self.may_take() is not None:
             return Asking()
         runners = [each for each in self.book.runners.values() if not (each.retired or each.stopped) and each.token]
-        found, rooms, now = self.store.read(lambda tx: (work_of(tx, self.me), leases.rooms(tx), tx.now))
+        self._settle_late()
+        found, rooms = self.store.read(lambda tx: (work_of(tx, self.me), leases.rooms(tx)))
         busy = Counter(work.runner for work in found if work.state in HOLDING)
         with self._lock:
             states = [self._state(runner, busy[runner.key]) for runner in runners]
@@ -94,7 +96,7 @@ class Intake:
                 states,
                 pools={name: PoolRoom(asking=asking, ask_limit=limit) for name, (asking, limit) in rooms.items()},
                 concurrent=self.concurrent,
-                now=now,
+                now=self.store.clock(),
                 last=self._last,
             )
             self._last = choice.last
@@ -123,31 +125,38 @@ class Intake:
         runner = self.book.runners[key]
         reservation = secrets.token_hex(8)
 
-        def reserve(tx: Tx) -> datetime | None:
-            done = leases.ask(
+        def reserve(tx: Tx) -> bool:
+            return leases.ask(
                 tx,
                 reservation_id=reservation,
                 pool=runner.pool,
                 runner_key=key,
                 manager_id=self.me,
             )
-            return tx.now if done else None
 
-        now = self.store.write(reserve)
-        if now is None:
+        if not self.store.write(reserve):
             return False
         with self._lock:
-            self._asks[key] = began(self._asks[key], now)
+            self._asks[key] = began(self._asks[key], self.store.clock())
         begun = self.submit(
             f"poll:{key}",
             f"poll:{reservation}",
-            lambda: self._poll(runner, reservation, held=held),
+            lambda: self._poll_and_settle(runner, reservation, held=held),
             timeout_s=LANE_S,
             width=max(1, runner.settings.request_concurrency),
         )
         if not begun:
             self._over(runner, reservation, Answer.FAILED)
         return begun
+
+    def _poll_and_settle(self, runner: Runner, reservation: str, *, held: bool) -> None:
+        done = False
+        try:
+            self._poll(runner, reservation, held=held)
+            done = True
+        finally:
+            if not done:  # whatever went wrong: the slot and the runner's turn are given back
+                self._over(runner, reservation, Answer.FAILED)
 
     def _poll(self, runner: Runner, reservation: str, *, held: bool) -> None:
         token, known = self._last_update.get(runner.key, ("", None))
@@ -192,12 +201,9 @@ class Intake:
         wait_s: float | None = None,
     ) -> None:
         """A poll has ended: its reservation, unless a job has it, is given back."""
-        try:
-            now = self.store.write(lambda tx: _settle(tx, reservation))
-        except StoreError as exc:
-            # it is given back when our claims run out, or by the next start
-            log.warning("reservation_not_given_back", reservation=reservation, error=str(exc))
-            now = self.store.clock()
+        if reservation is not None:
+            self._give_back(reservation)
+        now = self.store.clock()
         with self._lock:
             state = self._asks.get(runner.key)
             if state is not None:
@@ -209,8 +215,23 @@ class Intake:
         if answer is Answer.JOB:  # its taking has hinted at planning
             self.hint("intake")
 
+    def _give_back(self, reservation: str) -> None:
+        try:
+            self.store.write(lambda tx: leases.give_back(tx, reservation))
+        except StoreError as exc:
+            # no further poll is begun before it is: see `_settle_late`
+            log.warning("reservation_not_given_back", reservation=reservation, error=str(exc))
+            with self._lock:
+                self._late.append(reservation)
 
-def _settle(tx: Tx, reservation: str | None) -> datetime:
-    if reservation is not None:
-        leases.give_back(tx, reservation)
-    return tx.now
+    def _settle_late(self) -> None:
+        """Give back what could not be given back while the database was away."""
+        with self._lock:
+            late, self._late = self._late, []
+        try:
+            for reservation in late:
+                self.store.write(lambda tx, each=reservation: leases.give_back(tx, each))  # type: ignore[misc]
+        except StoreError:
+            with self._lock:
+                self._late += late
+            raise

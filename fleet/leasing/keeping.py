@@ -77,7 +77,7 @@ class Keeper:
                 lost += self._lose(each, limit)
                 continue
             tries = self._tries.setdefault(each.instance_id, _Tries())
-            if tries.due_at is None or tries.due_at <= now:
+            if tries.due_at is None or tries.due_at <= self.store.clock():
                 reopened += self._hand_out(each, pool)
         for gone in set(self._tries) - {each.instance_id for each in needed}:
             del self._tries[gone]
@@ -118,9 +118,10 @@ class Keeper:
             return
         tries.count += 1
         wait = timedelta(seconds=min(0.5 * 2 ** min(tries.count, 6), AGAIN_LONGEST_S))
-        tries.due_at = self.store.write(lambda tx: self._unreached(tx, instance, problem)) + wait
+        tries.due_at = self.store.clock() + wait  # our own time: what only we remember must not wait for a set clock
+        self.store.write(lambda tx: self._unreached(tx, instance, problem))
 
-    def _unreached(self, tx: Tx, instance: Instance, error: MachineError) -> datetime:
+    def _unreached(self, tx: Tx, instance: Instance, error: MachineError) -> None:
         if instance.unreachable_since is None:
             log.warning("machine_unreachable", instance=instance.instance_id, error=str(error))
             instances.update(tx, instance.instance_id, unreachable_since=tx.now)
@@ -134,7 +135,6 @@ class Keeper:
             )
         if isinstance(error, HostKeyMismatch):
             instances.blame(tx, instance.instance_id, str(error))
-        return tx.now
 
     def _reached(self, instance: Instance) -> None:
         def back(tx: Tx) -> None:

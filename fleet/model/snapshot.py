@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from fleet.model.ids import InstanceId, JobKey, LeaseId, PoolName, RunnerKey
 from fleet.model.lifecycle import InstanceState
@@ -66,6 +66,7 @@ class PoolSnapshot:
         cool_downs: scopes that failed lately.
         tokens: what is in the creation throttle now; None is no limit.
         frozen_removals: one planning round after a step of the clock or a suspend removes nothing.
+        calendar_ahead: how far people's calendar, by which policies have their periods, is ahead of `now`.
     """
 
     pool: PoolName
@@ -77,6 +78,7 @@ class PoolSnapshot:
     cool_downs: tuple[CoolDown, ...] = ()
     tokens: float | None = None
     frozen_removals: bool = False
+    calendar_ahead: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ def weigh(snapshot: PoolSnapshot, leased: int) -> Demand:
     if limits.retired or limits.fixed_inventory:
         # no wish of a policy applies: the one is emptied, the other is what it is; polls count on ready slots alone
         return Demand(index=None, policy=_NO_POLICY, idle_target=0, idle_time=timedelta(0), preemptive=True)
-    index = periods.in_force(limits.policies, snapshot.now)
+    index = periods.in_force(limits.policies, snapshot.now + snapshot.calendar_ahead)
     policy = _NO_POLICY if index is None else limits.policies[index]
     return Demand(
         index=index,

@@ -105,7 +105,9 @@ def _next_at(snapshot: PoolSnapshot, growth: Growth, retirement: Retirement) -> 
         return now  # what was held back is due at once
     times = [growth.next_at, growth.hold.until if growth.hold else None, retirement.next_at]
     if not (limits.retired or limits.fixed_inventory):
-        times.append(periods.next_change(limits.policies, now))
+        ahead = snapshot.calendar_ahead
+        change = periods.next_change(limits.policies, now + ahead)
+        times.append(None if change is None else change - ahead)
     for instance in snapshot.instances:
         if instance.state is InstanceState.READY and limits.max_age is not None:
             times.append(instance.created_at + limits.max_age)

@@ -45,5 +45,10 @@ class Clock:
 
 
 def monotonic() -> float:
-    """Seconds on a clock that never steps."""
+    """Seconds on a clock that never steps and stands still while the host sleeps."""
     return time.monotonic()
+
+
+def since_boot() -> float:
+    """Seconds on a clock that never steps and goes on while the host sleeps, where the system has one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -82,9 +82,14 @@ def asking_of(tx: Tx, pool: str) -> int:
     return int(tx.sql.execute(_ASKING, {"pool_": pool}).scalar_one())
 
 
+_GIVE_BACK = sa.delete(reservations).where(
+    reservations.c.reservation_id == sa.bindparam("reservation"), reservations.c.state == "asking"
+)
+
+
 def give_back(tx: Tx, reservation_id: str) -> None:
-    """End a reservation; ending it twice is fine."""
-    drop(tx, reservations.c.reservation_id, reservation_id)
+    """End the reservation of a poll; ending it twice is fine, and one that a job has meanwhile is the job's."""
+    tx.sql.execute(_GIVE_BACK, {"reservation": reservation_id})
 
 
 def owe(tx: Tx, reservation_id: str, *, pool: str, runner_key: str, manager_id: str, job_key: str) -> None:

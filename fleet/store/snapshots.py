@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -48,7 +48,14 @@ _COLD = (
 )
 
 
-def pool_snapshot(tx: Tx, limits: PoolLimits, *, now: datetime, frozen_removals: bool = False) -> PoolSnapshot | None:
+def pool_snapshot(
+    tx: Tx,
+    limits: PoolLimits,
+    *,
+    now: datetime,
+    frozen_removals: bool = False,
+    calendar_ahead: timedelta = timedelta(0),
+) -> PoolSnapshot | None:
     """Lock the pool's row and read everything that planning may look at; None when the pool is unknown."""
     row = find(tx, pools.c.pool, limits.name, pools.c.tokens, pools.c.tokens_at, lock=True)
     if row is None:
@@ -63,6 +70,7 @@ def pool_snapshot(tx: Tx, limits: PoolLimits, *, now: datetime, frozen_removals:
         cool_downs=running_cool_downs(tx),
         tokens=refill(limits.throttle, row.tokens, row.tokens_at or now, now),
         frozen_removals=frozen_removals,
+        calendar_ahead=calendar_ahead,
     )
 
 

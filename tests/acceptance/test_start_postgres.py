@@ -17,8 +17,8 @@ from tests.acceptance.test_signals import counted, counting, lines, stop_in_time
 def on_postgres(make_manager, postgres_server_url):
     """Makes managers on one database of a server that the test may stop."""
 
-    def make(name="m", **keywords):
-        keywords["fleet_keys"] = 'manager_claim_ttl = "6s"\n' + keywords.get("fleet_keys", "")
+    def make(name="m", ttl="6s", **keywords):
+        keywords["fleet_keys"] = f'manager_claim_ttl = "{ttl}"\n' + keywords.get("fleet_keys", "")
         return make_manager(name, database=postgres_server_url, **keywords)
 
     return make
@@ -65,12 +65,13 @@ def test_a_server_that_goes_away_in_the_middle_stops_intake_alone_and_all_resume
     assert "Traceback" not in manager.log()
 
 
-def test_a_job_that_ends_while_the_database_is_away_is_reported_afterwards(gitlab, on_postgres, postgres_server):
-    manager = on_postgres().start()
+@pytest.mark.parametrize("ttl", ["4s", "60s"])
+def test_a_job_that_ends_while_the_database_is_away_is_reported_afterwards(gitlab, on_postgres, postgres_server, ttl):
+    manager = on_postgres(ttl=ttl).start()
     job = gitlab.enqueue(counting(3))
     gitlab.wait_for_trace(job, "line 3", timeout=60)
     postgres_server.stop(immediate=True)
-    wait_until(lambda: (manager.directory / "log").exists() and manager.events("work_postponed"), 40, "the missed end")
+    wait_until(lambda: manager.events("work_postponed"), 40, "the missed end")
     postgres_server.start()
     (view,) = gitlab.wait_for(job, timeout=60)
     assert (view.state, view.exit_code, view.attempts) == ("success", 0, 1)
