@@ -62,7 +62,8 @@ class Heart:
         """Renew once."""
         before = time.monotonic()
         try:
-            held = self._store.write(lambda tx: managers.heartbeat(tx, self._me, self._session, self._ttl))
+            alone = not self._store.shared
+            held = self._store.write(lambda tx: managers.heartbeat(tx, self._me, self._session, self._ttl, alone=alone))
         except StoreError as exc:
             if self.failing_since is None:
                 self.failing_since = before

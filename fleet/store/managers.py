@@ -79,11 +79,15 @@ def session_of(tx: Tx, me: str) -> tuple[str, datetime] | None:
     return None if row is None else (row.session, row.alive_until)
 
 
-def heartbeat(tx: Tx, me: ManagerId, session: str, ttl: timedelta) -> bool:
-    """Renew every claim; False when they had run out or another session has taken the id: nothing may be trusted."""
+def heartbeat(tx: Tx, me: ManagerId, session: str, ttl: timedelta, *, alone: bool = False) -> bool:
+    """Renew every claim; False when they had run out or another session has taken the id: nothing may be trusted.
+
+    `alone`: nobody else can reach the store, so claims that had run out are still ours.
+    """
+    in_time = sa.true() if alone else managers.c.alive_until > tx.now
     done = tx.sql.execute(
         sa.update(managers)
-        .where(managers.c.manager_id == me, managers.c.session == session, managers.c.alive_until > tx.now)
+        .where(managers.c.manager_id == me, managers.c.session == session, in_time)
         .values(alive_until=tx.now + ttl)
     )
     return done.rowcount == 1
