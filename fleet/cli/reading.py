@@ -114,6 +114,8 @@ def status() -> int:
         for runner in manager["stopped_runners"]:
             click.echo(f"            runner {runner['name']} is stopped: {runner['reason']}")
         click.echo(f"configured  {manager['configuration']}")
+        if manager["file_problem"]:
+            click.echo(f"            the file is not in force, what it said before is: {manager['file_problem']}")
     others = [f"{each['manager_id']} on {each['host']}" for each in said["managers"] if each["alive"]]
     click.echo(f"alive       {', '.join(others) or 'nobody'}")
     click.echo(f"jobs        {_counts(said['jobs'])}")

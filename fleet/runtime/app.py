@@ -72,6 +72,7 @@ class Manager:
     Attributes:
         stop_asking: set once no more jobs are to be taken.
         state: running, draining, aborting, stopped; for logs and status.
+        file_problem: why the configuration file as it is now is not in force; None when it is.
     """
 
     settings: Settings
@@ -100,6 +101,7 @@ class Manager:
     saver: Saver
     stop_asking: Cancel
     state: str = "starting"
+    file_problem: str | None = None
     sweeping_off: str | None = None
     _closed: threading.Event = field(default_factory=threading.Event)
 

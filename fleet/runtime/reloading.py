@@ -29,14 +29,12 @@ class Reloader:
 
     Attributes:
         in_force: hash of the content that is in force.
-        problem: why the file as it is now is not in force; None when it is.
     """
 
     manager: Manager
     env: Env
     overrides: Overrides
     in_force: str | None = None
-    problem: str | None = None
     loaded: int = 0
     failed: int = 0
     _seen: Stamp | None = None
@@ -48,6 +46,11 @@ class Reloader:
             self.in_force = self._load().content_hash
         else:
             self._again = True  # it may have changed between its first reading and now
+
+    @property
+    def problem(self) -> str | None:
+        """Why the file as it is now is not in force; None when it is."""
+        return self.manager.file_problem
 
     def _stamp(self) -> Stamp | None:
         try:
@@ -74,7 +77,7 @@ class Reloader:
     def _is_as_before(self, found: Loaded) -> None:
         self.in_force = found.content_hash
         if self.problem is not None:
-            self.problem = None
+            self.manager.file_problem = None
             log.info("configuration_as_before", file=found.path)
 
     def _apply(self, found: Loaded) -> bool:
@@ -88,7 +91,7 @@ class Reloader:
             self._again = isinstance(exc, StoreUnavailable)
             return self._refuse(found, str(exc))
         self.loaded += 1
-        self.in_force, self.problem = found.content_hash, None
+        self.in_force, self.manager.file_problem = found.content_hash, None
         log.info("configuration_reloaded", file=found.path)
         return True
 
@@ -97,5 +100,5 @@ class Reloader:
         if problem != self.problem or not self._again:
             kept = "the configuration that was in force"
             log.error("configuration_not_reloaded", file=found.path, error=problem, kept=kept)
-        self.problem = problem
+        self.manager.file_problem = problem
         return False

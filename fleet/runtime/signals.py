@@ -103,6 +103,8 @@ class Life:
         while self.wishes.how is None:
             forced, self.wishes.reload = self.wishes.reload, False
             self.reloader.look(forced=forced)
+            if self.web is not None:
+                self.web.follow()
             if self.wishes.how is None and not self.wishes.reload:
                 self.wishes.woken.wait(RELOAD_LOOK_S)
             self.wishes.woken.clear()

@@ -122,6 +122,7 @@ class Views:
             "state": manager.state,
             "session": manager.session,
             "configuration": manager.settings.path,
+            "file_problem": manager.file_problem,
             "ready": not reasons,
             "not_ready": plain(reasons),
             "owned": sorted(manager.book.owned),

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 THREADS = 4
+CLOSE_S = 1.0
+METRICS_KEY, API_KEY = "listen_address", "[fleet] api_listen"
 
 
 class AddressInUse(FleetError):
@@ -56,7 +58,9 @@ class Web:
         views = Views(manager.store, manager)
         self._monitoring = Monitoring(manager, self.metrics, views)
         self._api = Api(manager, views, reloader)
-        self._servers: list[_Server] = []
+        self._servers: dict[str, _Server] = {}
+        self._wanted: dict[str, str | None] = {}
+        self._refused: dict[str, str | None] = {}
         self.api_url: str | None = None
         self.metrics_url: str | None = None
 
@@ -71,40 +75,70 @@ class Web:
         Raises:
             AddressInUse: one of them cannot be had; the message names the key. Nothing listens then.
         """
-        settings = self._manager.settings
         try:
-            listen = settings.global_.listen_address
-            if listen:
-                self.metrics_url = self._listen("listen_address", listen, self._for_monitoring)
-            self.api_url = self._listen("[fleet] api_listen", settings.fleet.api_listen, self._for_api)
-            with contextlib.suppress(OSError):  # it is a convenience: the configured address says the same
-                self.address_file.write_text(f"{self.api_url}\n", encoding="ascii")
+            for key in (METRICS_KEY, API_KEY):
+                self._listen(key)
         except AddressInUse:
             self.close()
             raise
+        self._note_address()
         log.info("web_started", api=self.api_url, metrics=self.metrics_url)
+
+    def follow(self) -> None:
+        """Listen where the configuration says now; where that cannot be had, the old address is kept."""
+        for key in (METRICS_KEY, API_KEY):
+            if self._address(key) == self._wanted.get(key):
+                continue
+            before = self._servers.pop(key, None)
+            try:
+                self._listen(key)
+            except AddressInUse as exc:
+                if self._refused.get(key) != self._address(key):  # it is tried again and again, and told once
+                    log.error("address_not_changed", error=str(exc), kept=self._wanted.get(key))
+                self._refused[key] = self._address(key)
+                if before is not None:
+                    self._servers[key] = before
+                continue
+            if before is not None:
+                threading.Thread(target=before.close, name="web-close", daemon=True).start()
+            self._note_address()
+            log.info("web_moved", api=self.api_url, metrics=self.metrics_url)
 
     def close(self) -> None:
         """Stop listening; calls in progress end."""
-        closing = [threading.Thread(target=server.close) for server in self._servers]
+        closing = [threading.Thread(target=server.close, daemon=True) for server in self._servers.values()]
         for each in closing:
             each.start()
         for each in closing:
-            each.join()
+            each.join(CLOSE_S)
         self._servers.clear()
         self.address_file.unlink(missing_ok=True)
 
-    def _listen(self, key: str, address: str, app: Callable[[Request], Response]) -> str:
-        server = _Server(address, app)
-        try:
-            url = server.start()
-        except OSError as exc:
-            raise AddressInUse(
-                f"{key} = {address!r} cannot be listened on: {exc.strerror or exc}; "
-                "does another manager run on this host? give this one another port"
-            ) from exc
-        self._servers.append(server)
-        return url
+    def _note_address(self) -> None:
+        with contextlib.suppress(OSError):  # it is a convenience: the configured address says the same
+            self.address_file.write_text(f"{self.api_url}\n", encoding="ascii")
+
+    def _address(self, key: str) -> str | None:
+        settings = self._manager.settings
+        return settings.fleet.api_listen if key == API_KEY else settings.global_.listen_address
+
+    def _listen(self, key: str) -> None:
+        address, url = self._address(key), None
+        if address:
+            server = _Server(address, self._for_api if key == API_KEY else self._for_monitoring)
+            try:
+                url = server.start()
+            except OSError as exc:
+                raise AddressInUse(
+                    f"{key} = {address!r} cannot be listened on: {exc.strerror or exc}; "
+                    "does another manager run on this host? give this one another port"
+                ) from exc
+            self._servers[key] = server
+        self._wanted[key] = address
+        if key == API_KEY:
+            self.api_url = url
+        else:
+            self.metrics_url = url
 
     def _for_monitoring(self, request: Request) -> Response:
         page, _ = self._monitoring.rules.bind_to_environ(request.environ).match()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import urllib.request
 
 from fleet.demo.payload import make_job
 from tests.acceptance.manager import wait_until
@@ -66,6 +69,57 @@ def test_a_file_that_is_gone_or_cannot_be_read_keeps_the_old_configuration(gitla
     rewrite(manager, good.replace("concurrent = 50", "concurrent = 49"))
     works(gitlab)
     assert "Traceback" not in manager.log()
+
+
+def test_status_says_that_a_broken_file_is_not_in_force(gitlab, make_manager):
+    manager = make_manager()
+    good = manager.config.read_text()
+    manager.start()
+    works(gitlab)
+    url = (manager.state / "api.address").read_text().strip()
+
+    def problem() -> str | None:
+        with urllib.request.urlopen(f"{url}/api/v1/status", timeout=20) as answer:
+            return json.load(answer)["manager"]["file_problem"]
+
+    assert problem() is None
+    manager.write(good.replace("max_instances", "max_instnces"))
+    told = wait_until(problem, 20, "the word in the status")
+    assert "max_instnces" in told
+    manager.write(good)
+    wait_until(lambda: problem() is None, 20, "the word that all is well again")
+
+
+def test_the_addresses_that_it_listens_on_move_with_the_file(gitlab, make_manager):
+    manager = make_manager(top=f'listen_address = "127.0.0.1:{free_port()}"').start()
+    works(gitlab)
+    text = manager.config.read_text()
+    (old,) = [each["metrics"] for each in manager.events("web_started")]
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", 0))
+        somebody.listen()
+        taken = f"127.0.0.1:{somebody.getsockname()[1]}"
+        rewrite(manager, text.replace(old.removeprefix("http://"), taken))
+        told = wait_until(lambda: manager.events("address_not_changed"), 20, "the word that it is taken")
+        assert taken in told[0]["error"]
+        assert is_answered(old)
+    wait_until(lambda: is_answered(f"http://{taken}"), 20, "the new address, which is free now")
+    wait_until(lambda: not is_answered(old), 20, "the end of the old one")
+    assert len(manager.events("address_not_changed")) == 1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def is_answered(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/live", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
 
 
 def test_a_broken_file_is_told_at_sighup_too(gitlab, make_manager):

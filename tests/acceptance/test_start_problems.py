@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 
+import pytest
 from cryptography.fernet import Fernet
 
 from fleet.demo.payload import make_job
@@ -211,3 +212,19 @@ def test_signals_that_come_before_the_start_are_heard(make_manager, tmp_path):
         wait_until(lambda: len(manager.events("database_unavailable")) >= 2, 20, "the next try")
         assert manager.stop(signal.SIGTERM, timeout=10) == 0
     assert "Traceback" not in manager.log()
+
+
+@pytest.mark.parametrize("key", ["listen_address", "api_listen"])
+def test_a_port_in_use_is_named_with_its_key(make_manager, key):
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", 0))
+        somebody.listen()
+        address = f"127.0.0.1:{somebody.getsockname()[1]}"
+        manager = make_manager(top=f'listen_address = "{address}"' if key == "listen_address" else "")
+        if key == "api_listen":
+            text = manager.config.read_text()
+            manager.write(text.replace('api_listen = "127.0.0.1:0"', f'api_listen = "{address}"'))
+        refused(manager, NEGATIVE)
+    assert key in error_of(manager)
+    assert address in error_of(manager)
+    assert manager.rows("SELECT state FROM managers") == [{"state": "stopped"}], "nothing is left claimed"
