@@ -6,6 +6,7 @@ import pathlib
 import random
 import secrets
 import signal
+import time
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,10 +34,12 @@ class Pair:
         machines: int = 3,
         capacity: int = 2,
         pool_keys: str = "",
+        ttl_s: float = TTL_S,
     ) -> None:
         self.gitlab = gitlab
         self.shared = directory / "shared"
         self.machines = machines
+        self.ttl_s = ttl_s
         self.engine = open_engine(url)
         self.jobs = Jobs(directory / "evidence", random.Random(1))
         self.known: dict[int, Known] = {}
@@ -57,7 +60,7 @@ class Pair:
                 capacity=capacity,
                 idle_time="20s",
                 pool_keys=keys,
-                fleet_keys=f'manager_claim_ttl = "{TTL_S}s"',
+                fleet_keys=f'manager_claim_ttl = "{ttl_s}s"',
                 database=url,
                 runner=runner,
             )
@@ -110,6 +113,27 @@ class Pair:
         new = {self.gitlab.enqueue(each.payload): each for each in made}
         self.known |= new
         return list(new)
+
+    def top_up(self, at_once: int) -> None:
+        """As many jobs of all kinds are open as said."""
+        counts = self.gitlab.counts()
+        ended = sum(counts.get(state, 0) for state in ("success", "failed", "canceled"))
+        made = [self.jobs.random(longest_s=15.0) for _ in range(at_once - (sum(counts.values()) - ended))]
+        self.known |= {self.gitlab.enqueue(each.payload): each for each in made}
+
+    def trouble(self, rng: random.Random) -> str:
+        """Kill one and start it again, or stop one and wake it; the time between is shorter or longer than a claim."""
+        name, how = rng.choice(NAMES), rng.choice(("kill", "pause"))
+        away_s = rng.choice((rng.uniform(0.0, 1.0), rng.uniform(1.5, 3.0) * self.ttl_s))
+        if how == "kill":
+            self.kill(name)
+            time.sleep(away_s)
+            self.managers[name].start()
+        else:
+            self.pause(name)
+            time.sleep(away_s)
+            self.resume(name)
+        return f"{how}, {'short' if away_s < self.ttl_s else 'long'}"
 
     def await_running(self, count: int) -> dict[str, int]:
         """Once so many jobs run: how many each manager has."""
