@@ -101,18 +101,21 @@ class Planner:
         if snapshot is None:
             return None
         made = plan(snapshot)
-        creates = sum(self._create(tx, pool, create) for create in made.creates)
+        late = blame_placements(tx, pool, snapshot, made)
+        # what replaces a machine that came too late is planned anew, without the placement that is blamed for it
+        creates = 0 if late else sum(self._create(tx, pool, create) for create in made.creates)
         assigns = sum(_assign(tx, assign) for assign in made.assigns)
         drains = sum(_drain(tx, drain) for drain in made.drains)
         deletes = sum(
             instances.remove(tx, each.instance_id, stimulus=each.slug, reason=each.reason) for each in made.deletes
         )
-        blame_placements(tx, pool, snapshot, made)
         snapshots.set_ask_limit(tx, pool.name, made.ask_limit)
         if creates and snapshot.tokens is not None:
             snapshots.set_tokens(tx, pool.name, snapshot.tokens - creates, tx.now)
         self.plans[pool.name] = made
         self.planned_at[pool.name] = tx.now
+        if late:
+            self.hint("plan")
         return Applied(pools=1, creates=creates, assigns=assigns, drains=drains, deletes=deletes)
 
     def _create(self, tx: Tx, pool: Pool, create: Create) -> int:

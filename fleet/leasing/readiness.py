@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 HOPELESS = (HostKeyMismatch, HostKeyUnknown, BadSshKey, NoPython)
 AGAIN_S = 0.5
 AGAIN_LONGEST_S = 15.0
+GRACE = timedelta(seconds=30)
 
 
 class NotReady(NamedTuple):
@@ -187,7 +188,8 @@ class Readiness:
             stimulus="contacted",
             reason=f"the agent answered (Python {channel.hello.get('python', '?')})",
             only_from=[InstanceState.BOOTING],
-            state_by=tx.now + pool.settings.fleet.preparing_timeout,
+            # later than any step's own limit: the machine's own words are a better reason than a deadline
+            state_by=tx.now + pool.settings.fleet.preparing_timeout + GRACE,
         )
 
     def _is_ready(self, tx: Tx, instance: Instance, pool: Pool, epoch: int, channel: AgentChannel) -> None:
@@ -208,6 +210,8 @@ class Readiness:
             only_from=[InstanceState.PREPARING],
             **ready,
         )
+        # only now has the placement given what was asked of it: a machine that is made and never comes up is no success
+        snapshots.forget_cool_downs(tx, pool.scopes_of(instance.placement))
 
     def _fail(self, tx: Tx, instance: Instance, pool: Pool, epoch: int, *, slug: str, reason: str) -> None:
         if not managers.holds_pool(tx, pool.name, self.me, epoch):

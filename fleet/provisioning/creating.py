@@ -112,7 +112,7 @@ class Creator:
             if isinstance(created.shortfall, ProviderError):
                 self._cool(tx, pool, request.placement, created.shortfall)
         else:
-            snapshots.forget_cool_downs(tx, (*pool.scopes_of(request.placement), pool.api_key))
+            snapshots.forget_cool_downs(tx, (pool.api_key,))
         pools.close_request(tx, request.request_id, "filled", f"{len(created.machine_ids)} of {request.count} made")
 
     def _refused(self, tx: Tx, request: OpenRequest, pool: Pool, epoch: int, error: ProviderError) -> None:
@@ -169,5 +169,6 @@ def name_machines(tx: Tx, request_id: str, machine_ids: Sequence[str], reason: s
             reason=f"{reason}: {machine_id}",
             only_from=[InstanceState.REQUESTED],
             machine_id=machine_id,
+            **instances.SAME_DEADLINE,
         )
     return min(len(free), len(fresh))

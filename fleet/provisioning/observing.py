@@ -55,14 +55,17 @@ class Observer:
     _accounts: dict[str, _Account] = field(default_factory=dict)
 
     def activate(self) -> Observed:
-        """List the accounts whose interval has passed; it is short while a change is expected."""
+        """List the accounts whose interval has passed; it is short while a change is expected.
+
+        A machine that cannot be reached may be no more, and its job's end waits for that word.
+        """
         groups: dict[str, list[Pool]] = defaultdict(list)
         for name in self.book.owned:
             pool = self.book.pools.get(name)  # type: ignore[call-overload]
             if pool is not None and pool.provider is not None and pool.info is not None:
                 groups[pool.info.account].append(pool)
         owned = [pool.name for pools in groups.values() for pool in pools]
-        expecting = {each.pool for each in self.store.read(lambda tx: instances.instances_in(tx, owned, EXPECTING))}
+        expecting = self.store.read(lambda tx: instances.pools_expecting(tx, owned, EXPECTING))
         listed = 0
         for account, pools in groups.items():
             state = self._accounts.setdefault(account, _Account())

@@ -77,6 +77,7 @@ class Reaper:
         epoch = self.book.owned.get(pool.name)
         if epoch is None:
             return
+        self.store.write(lambda tx: _set_deadline(tx, pool, batch))
         machine_ids = [each.machine_id for each in batch if each.machine_id is not None]
         error = ""
         try:
@@ -105,3 +106,10 @@ class Reaper:
                     pool=each.pool,
                     instance_id=each.instance_id,
                 )
+
+
+def _set_deadline(tx: Tx, pool: Pool, batch: list[Instance]) -> None:
+    """Until when a deletion must have ended: after it a lost machine's job is told to GitLab all the same."""
+    for each in batch:
+        if each.attempts == 0:
+            instances.update(tx, each.instance_id, state_by=each.state_at + pool.settings.fleet.deleting_timeout)

@@ -134,7 +134,7 @@ class PoolTable(Section):
     cleaning_timeout: Duration = timedelta(minutes=10)
     """A machine that cannot be cleaned after a job for so long is lost; a given one gets no further job."""
     deleting_timeout: Duration = timedelta(minutes=15)
-    """After so long a deletion is asked for again."""
+    """How long a deletion may take; after it the job of a lost machine is told to GitLab all the same."""
 
     @field_validator(
         "max_age",

@@ -16,6 +16,7 @@ from fleet.store.database import Tx
 from fleet.store.tables import instances, jobs, leases
 
 _ACTIVE = [state.value for state in ACTIVE_LEASE]
+SAME_DEADLINE: Mapping[str, Any] = {"state_by": instances.c.state_by}  # for `move`: the time goes on counting
 
 
 def active_leases_of(instance_id: sa.ColumnElement[str] | str) -> sa.Select[int]:
@@ -38,6 +39,14 @@ def instances_in(
         .limit(limit)
     )
     return [_value(tx, row) for row in tx.sql.execute(query)]
+
+
+def pools_expecting(tx: Tx, pools: Iterable[str], states: Iterable[InstanceState]) -> set[str]:
+    """Those of these pools that have an instance in one of these states, or one that cannot be reached."""
+    c = instances.c
+    changing = sa.or_(c.state.in_([s.value for s in states]), c.unreachable_since.is_not(None))
+    query = sa.select(c.pool).where(c.pool.in_(list(pools)), c.state != InstanceState.GONE.value, changing).distinct()
+    return set(tx.sql.execute(query).scalars())
 
 
 def instance(tx: Tx, instance_id: InstanceId) -> Instance | None:

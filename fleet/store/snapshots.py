@@ -141,8 +141,8 @@ def remember_cool_down(tx: Tx, cold: CoolDown) -> None:
 
 
 def forget_cool_downs(tx: Tx, scopes: tuple[str, ...]) -> None:
-    """A success in a scope clears what was remembered of it."""
-    tx.sql.execute(sa.delete(cool_downs).where(cool_downs.c.scope.in_(scopes)))
+    """A success in a scope clears what was remembered of it; one that began before the last failure says nothing."""
+    tx.sql.execute(sa.delete(cool_downs).where(cool_downs.c.scope.in_(scopes), cool_downs.c.until <= tx.now))
 
 
 def set_ask_limit(tx: Tx, pool: str, ask_limit: int) -> None:

@@ -179,3 +179,12 @@ def test_laws_1_2_6_and_10_hold_whatever_the_cloud_does(make_cloud, make_world, 
     assert world.rows() == []
     assert cloud.alive() == ()
     assert cloud.most <= 6
+
+
+def test_a_placement_whose_machines_do_not_come_up_in_time_is_blamed(make_cloud, make_world):
+    cloud = make_cloud(boot_s=10_000)
+    world = make_world(cloud, tables=placements("near", "far"), fleet='creating_timeout = "30s"')
+    world.enqueue()
+    world.run(40)
+    assert "it has been creating for" in world.cool_downs()["placement:p/near"].reason
+    assert {each.placement for each in world.rows()} == {"far"}

@@ -166,6 +166,7 @@ class World:
                 for state in (InstanceState.PREPARING, InstanceState.READY):
                     instances.move(tx, each.instance_id, state, stimulus="booted", reason="it is up")
                 instances.update(tx, each.instance_id, idle_since=tx.now, ready_at=tx.now)
+                snapshots.forget_cool_downs(tx, self.book.pools[each.pool].scopes_of(each.placement))
             return len(found)
 
         return self.store.write(ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -192,6 +193,9 @@ def test_a_scope_that_failed_is_remembered_until_a_success_in_it(store: Store) -
     )
     store.write(lambda tx: snapshots.remember_cool_down(tx, cooled))
     assert store.read(snapshots.running_cool_downs) == (cooled,)
+    store.write(lambda tx: snapshots.forget_cool_downs(tx, ("zone:1", "account:1")))
+    assert store.read(lambda tx: snapshots.cool_down(tx, "zone:1")) == cooled, "that success began before the failure"
+    store.write(lambda tx: snapshots.remember_cool_down(tx, replace(cooled, until=tx.now)))
     store.write(lambda tx: snapshots.forget_cool_downs(tx, ("zone:1", "account:1")))
     assert store.read(lambda tx: snapshots.cool_down(tx, "zone:1")) is None
 
