@@ -68,11 +68,12 @@ class Reloader:
         with self._lock:
             if self._stamp() == self._seen and not forced and not self._again:
                 return False
+            retry = self._again and self.failed > 0
             found = self._load()
             if not forced and self.manager.saver.only_ours_between(self.in_force, found.content_hash):
                 self._is_as_before(found)
                 return False
-            return self._apply(found)
+            return self._apply(found, quiet=retry)
 
     def _is_as_before(self, found: Loaded) -> None:
         self.in_force = found.content_hash
@@ -80,8 +81,8 @@ class Reloader:
             self.manager.file_problem = None
             log.info("configuration_as_before", file=found.path)
 
-    def _apply(self, found: Loaded) -> bool:
-        for line in found.lines():
+    def _apply(self, found: Loaded, *, quiet: bool) -> bool:
+        for line in () if quiet else found.lines():
             log.warning("configuration_problem", problem=line)
         if found.settings is None:
             return self._refuse(found, "; ".join(found.lines()))
