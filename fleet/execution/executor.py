@@ -98,7 +98,7 @@ class Executor:
 
     def _watch(self, work: Work) -> None:
         found = ending.load_with_payload(self.desk, work.key)
-        if found is not None:
+        if found is not None and found[0].epoch == work.epoch:  # else another manager has it by now
             self.desk.reports.watch(*found)
 
     def _forget(self, open_keys: set[str], watched: set[str]) -> None:

@@ -1,7 +1,8 @@
 """Keeps a channel to every machine that has or may get a job, and to no other; and says when a machine is lost.
 
 A channel that breaks is opened again, with patience: the jobs go on without it. A machine that cannot be reached for
-`unreachable_timeout` is lost. Then its leases end first, and only then may it be removed (law 1).
+`unreachable_timeout`, and not by this process either, is lost. Then its leases end first, and only then may it be
+removed (law 1).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fleet.machine.reach import open_channel
 from fleet.model.ids import ManagerId
 from fleet.model.instance import Instance
 from fleet.model.lifecycle import InstanceState
-from fleet.store import instances
+from fleet.store import instances, managers
 from fleet.store.book import Book, Pool
 from fleet.store.database import Store, Tx
 from fleet.store.losing import lose_machine
@@ -73,10 +74,11 @@ class Keeper:
                     self._reached(each)
                 continue
             limit = pool.settings.fleet.unreachable_timeout
-            if each.pool in self.book.owned and each.unreachable_since and now - each.unreachable_since > limit:
+            tries = self._tries.setdefault(each.instance_id, _Tries())
+            is_late = each.unreachable_since is not None and now - each.unreachable_since > limit
+            if is_late and tries.count and each.pool in self.book.owned:  # it may be back since a manager was stopped
                 lost += self._lose(each, limit)
                 continue
-            tries = self._tries.setdefault(each.instance_id, _Tries())
             if tries.due_at is None or tries.due_at <= self.store.clock():
                 reopened += self._hand_out(each, pool)
         for gone in set(self._tries) - {each.instance_id for each in needed}:
@@ -153,9 +155,18 @@ class Keeper:
 
     def _lose(self, instance: Instance, limit: timedelta) -> int:
         reason = f"the machine was unreachable for {limit.total_seconds():g} s"
-        done = self.store.write(
-            lambda tx: lose_machine(tx, instance.instance_id, stimulus="unreachable", reason=reason)
-        )
+        epoch = self.book.owned.get(instance.pool)
+
+        def lose(tx: Tx) -> bool:
+            # the rows were read a while ago, if we were stopped since: another manager may have reached the machine
+            if epoch is None or not managers.holds_pool(tx, instance.pool, self.me, epoch):
+                return False
+            row = instances.instance(tx, instance.instance_id)
+            if row is None or row.unreachable_since is None or tx.now - row.unreachable_since <= limit:
+                return False
+            return lose_machine(tx, instance.instance_id, stimulus="unreachable", reason=reason)
+
+        done = self.store.write(lose)
         if done:
             log.error("machine_lost", instance=instance.instance_id, reason=reason)
             self.channels.close(instance.instance_id)

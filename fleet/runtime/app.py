@@ -165,8 +165,8 @@ class Manager:
                 ttl=self.settings.fleet.manager_claim_ttl,
             )
         )
+        self.executor.start_over()  # before we may speak again: these jobs may be another manager's by now
         self.heart.beat()
-        self.executor.start_over()
         self.claim()
         self.hints("execute", "plan", "keep")
 
