@@ -129,8 +129,10 @@ class Lanes:
 
     def postponed(self, lane: str, work: str, error: str) -> None:
         """A piece could not be done now; at the end of the manager that is no news."""
-        level = log.debug if self._closed else log.warning
-        level("work_postponed", lane=lane, work=work, error=error)
+        if self._closed:
+            log.debug("work_cut_off", lane=lane, work=work, error=error)
+        else:
+            log.warning("work_postponed", lane=lane, work=work, error=error)
 
     def retire(self, worker: _Worker) -> bool:
         """An idle worker wants to end; False when it was just given work."""
