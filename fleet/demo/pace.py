@@ -2,11 +2,11 @@
 
 The rule, precisely. A PATCH is *early* when it began less than `interval - slack` seconds after
 the previous accepted PATCH of the same job began, unless that one was a full chunk of 1 MiB (the
-rest may follow at once). `interval` is what the client was told last for this job. Early ones are
-held back until it is known why they came:
+rest may follow at once, and says nothing of the pace). `interval` is what the client was told last
+for this job. Early ones are held back until it is known why they came:
 
-* followed by the job's final update within `BURST_GAP_S`, and at most `BURST_LENGTH` in a row:
-  the finalising burst, legal;
+* the job's final update came within `BURST_GAP_S` of the last PATCH, and they were at most
+  `BURST_LENGTH`: the finalising burst, legal;
 * followed by a PATCH that was on time, or more in a row, or a final update that came later:
   a breach each.
 
@@ -44,16 +44,19 @@ class Pace:
     def patched(self, at: float, size_bytes: int) -> list[Early]:
         """A PATCH that began at `at` (monotonic) was accepted."""
         gap = None if self._previous is None else at - self._previous
-        early = gap is not None and not self._previous_was_full and gap < self.interval_s - self._slack_s
+        soon = gap is not None and gap < self.interval_s - self._slack_s
+        rest = soon and self._previous_was_full
         self._previous, self._previous_was_full = at, size_bytes >= FULL_CHUNK_BYTES
-        if early and gap is not None:
+        if rest:
+            return []
+        if soon and gap is not None:
             self._early.append(Early(at, gap, self.interval_s))
             return self._convict() if len(self._early) > BURST_LENGTH else []
         return self._convict() if gap is not None else []
 
     def ended(self, at: float) -> list[Early]:
         """The final update began at `at`: the burst before it, if there was one, is over."""
-        if self._early and at - self._early[-1].at > BURST_GAP_S:
+        if self._early and at - (self._previous or self._early[-1].at) > BURST_GAP_S:
             return self._convict()
         self.forgive()
         return []

@@ -52,6 +52,14 @@ def test_a_full_chunk_may_be_followed_at_once(pace):
     assert pace.patched(4.0, 10) == []
 
 
+def test_the_rest_of_a_long_trace_is_part_of_the_burst_before_the_final_update(pace):
+    pace.patched(0.0, 10)
+    for second in range(1, 9):
+        assert pace.patched(0.5 + second, FULL_CHUNK_BYTES) == []
+    assert pace.patched(9.6, 10) == []
+    assert pace.ended(9.8) == []
+
+
 def test_the_interval_last_told_counts(pace):
     pace.patched(0.0, 10)
     pace.interval_s = 60.0
