@@ -45,7 +45,9 @@ def is_below(pid: int, root: int, parents: dict[int, int]) -> bool:
 
 
 def test_a_daemon_lives_on_from_step_to_step_and_may_go_on_printing(machine) -> None:
-    daemon = "setsid -f bash -c 'until test -e go; do sleep 0.02; done; echo from the daemon; touch done; sleep 400'"
+    # setsid forks before it leaves the group that the step's end ends: the step waits until it has
+    waits = "until test -e go; do sleep 0.02; done; echo from the daemon; touch done; sleep 400"
+    daemon = f"setsid -f bash -c 'touch up; {waits}'; until test -e up; do sleep 0.02; done"
     job = machine.job(daemon, "touch go; until test -e done; do sleep 0.02; done")
     result, log = machine.run(job)
     assert (result["outcome"], log) == ("success", "from the daemon\n")
