@@ -54,7 +54,7 @@ def test_law_2_a_manager_killed_during_a_create_makes_one_machine(gitlab, make_m
     cloud.order(("HangingCloud", {"calls": ["create"], "first_works": True}))
     manager = cloud.started(make_manager(pool=cloud.pool(idle_time="1s")))
     job = gitlab.enqueue(make_job(script=["true"]))
-    wait_until(lambda: manager.machines(), 40, "the machine of a call that does not come back")
+    wait_until(manager.machines, 40, "the machine of a call that does not come back")
     manager.kill()
     cloud.order()
     cloud.started(manager)
@@ -192,7 +192,6 @@ def test_a_plugin_that_breaks_is_told_with_its_name_and_asked_again(gitlab, make
     assert run(gitlab, timeout=90).state == "success"
     told = manager.events("provider_broke")
     assert told
-    assert any(
-        "KeyError" in str(each) for each in [*told, *manager.events("create_failed"), *manager.events("listing_failed")]
-    )
+    told += manager.events("create_failed") + manager.events("listing_failed")
+    assert any("KeyError" in str(each) for each in told)
     settled(gitlab, manager)
