@@ -72,6 +72,7 @@ class Manager:
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
         self.environment: dict[str, str] = {}
+        self.arguments: list[str] = []
         directory.mkdir(parents=True, exist_ok=True)
         if pool is None:
             pool = POOL.format(
@@ -112,7 +113,7 @@ request_concurrency = {request_concurrency}
         self.starts += 1
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fleet.cli.main", "up", "--config", str(self.config)],
+                [sys.executable, "-m", "fleet.cli.main", "up", "--config", str(self.config), *self.arguments],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

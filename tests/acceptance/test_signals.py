@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -42,6 +45,14 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def status(manager) -> tuple[int, str, list[str]]:
+    """What `fleetctl status` says: its exit code, the manager's state, why it takes no jobs."""
+    command = [sys.executable, "-m", "fleet.cli.main", "status", "--config", str(manager.config), "--output", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = json.loads(done.stdout)["manager"]
+    return done.returncode, said["state"], [each["slug"] for each in said["not_ready"]]
 
 
 def stop_in_time(manager, number) -> int:
@@ -113,7 +124,9 @@ def test_jobs_that_are_assigned_while_the_manager_stops_survive(gitlab, make_man
 
 
 def test_abort_ends_the_jobs_and_tells_gitlab_that_the_runner_was_interrupted(gitlab, make_manager):
-    manager = make_manager(fleet_keys='on_term = "abort"').start()
+    manager = make_manager(fleet_keys='on_term = "drain"')
+    manager.arguments = ["--on-term=abort"]  # beats the file, also after a reload
+    manager.start()
     job = gitlab.enqueue(make_job(script=["echo begun", "sleep 300"]))
     gitlab.wait_for_trace(job, "begun", timeout=30)
     assert manager.stop(signal.SIGTERM, timeout=25) == 0
@@ -140,14 +153,16 @@ def test_an_aborted_job_has_the_reason_that_an_older_gitlab_understands(gitlab, 
 
 def test_draining_takes_no_more_jobs_and_waits_for_those_that_run(gitlab, make_manager):
     manager = make_manager(idle_time="10m").start()
-    job = gitlab.enqueue(counting(4))
+    job = gitlab.enqueue(counting(6))
     gitlab.wait_for_trace(job, "line 3", timeout=30)
+    assert status(manager) == (0, "running", [])
     manager.send(signal.SIGQUIT)
     wait_until(lambda: manager.rows(STATE) == [{"state": "draining"}], 10, "the word in the managers row")
+    assert status(manager) == (1, "draining", ["draining"])
     late = gitlab.enqueue(make_job(script=["true"]))
     assert manager.wait(30) == 0
     assert gitlab.job(job).state == "success"
-    assert counted(gitlab, job) == lines(4)
+    assert counted(gitlab, job) == lines(6)
     assert gitlab.job(late).state == "pending"
     assert len(manager.rows(ALIVE)) == 1, "machines are kept"
     gitlab.manager_restarted()
