@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Protocol
 
 import structlog
 
@@ -21,7 +22,7 @@ from fleet.gitlab.outcomes import BrokenOffer, Forbidden, JobOffer, NoJob, Unava
 from fleet.intake.acknowledging import Acknowledger
 from fleet.model.ids import ManagerId, RunnerKey
 from fleet.model.lifecycle import JobState
-from fleet.planning.asking import Answer, PoolRoom, RunnerAsk, began, choose, ended
+from fleet.planning.asking import Answer, PoolRoom, Refusal, RunnerAsk, began, choose, ended
 from fleet.store import leases
 from fleet.store.book import Book, Runner
 from fleet.store.database import Store, Tx
@@ -40,6 +41,19 @@ class Asking:
     runners: int = 0
     asked: int = 0
     polls: int = 0
+
+
+class Watcher(Protocol):
+    """Who counts how asking goes."""
+
+    def taken(self, runner: Runner, waited_s: float, project_jobs_running: str) -> None:
+        """A job was taken that had waited in GitLab for so long."""
+
+    def not_begun(self, runner: Runner, refusal: Refusal) -> None:
+        """The runner could ask before, and cannot now."""
+
+    def refused(self, runner: Runner) -> None:
+        """GitLab refused a poll."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,9 +78,11 @@ class Intake:
     concurrent: int
     check_interval_s: float
     may_take: Callable[[], str | None] = lambda: None
+    watcher: Watcher
     _asks: dict[RunnerKey, RunnerAsk] = field(default_factory=dict)
     _last_update: dict[RunnerKey, tuple[str, str | None]] = field(default_factory=dict)
     _last: RunnerKey | None = None
+    _refusals: Mapping[RunnerKey, Refusal] = field(default_factory=dict)
     _late: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -100,8 +116,16 @@ class Intake:
                 last=self._last,
             )
             self._last = choice.last
+        self._tell_refusals(choice.refusals)
         asked = sum(self._begin(ask.runner, held=ask.held) for ask in choice.asks)
         return Asking(runners=len(runners), asked=asked, polls=sum(state.polls for state in self.states()))
+
+    def _tell_refusals(self, refusals: Mapping[RunnerKey, Refusal]) -> None:
+        """A runner that still cannot ask for the same reason is old news."""
+        for key, refusal in refusals.items():
+            if self._refusals.get(key) is not refusal and key in self.book.runners:
+                self.watcher.not_begun(self.book.runners[key], refusal)
+        self._refusals = dict(refusals)
 
     def _state(self, runner: Runner, jobs: int) -> RunnerAsk:
         settings = runner.settings
@@ -175,6 +199,10 @@ class Intake:
         wait_s = getattr(result, "retry_after_s", None)
         match result:
             case JobOffer():
+                told = result.payload.job_info
+                self.watcher.taken(
+                    runner, told.time_in_queue_seconds or 0.0, told.project_jobs_running_on_instance_runners_count or ""
+                )
                 taken = self.acknowledger.take(result, runner, reservation)
                 self._over(runner, None if taken else reservation, Answer.JOB, retriable=retriable)
             case BrokenOffer():
@@ -183,6 +211,7 @@ class Intake:
             case NoJob():
                 self._over(runner, reservation, Answer.NO_JOB, retriable=retriable)
             case Forbidden() | Unusable():
+                self.watcher.refused(runner)
                 log.error("poll_refused", runner=runner.settings.name, url=runner.settings.url, reason=result.reason)
                 self._over(runner, reservation, Answer.FORBIDDEN, retriable=retriable)
             case Unavailable():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fleet.model.ids import InstanceId, JobKey, LeaseId, PoolName, RunnerKey
+from fleet.model.ids import InstanceId, JobKey, PoolName, RunnerKey
 from fleet.model.lifecycle import InstanceState
 from fleet.model.policy import CoolDown, PoolLimits
 
@@ -79,13 +79,3 @@ class PoolSnapshot:
     tokens: float | None = None
     frozen_removals: bool = False
     calendar_ahead: timedelta = timedelta(0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseView:
-    """An active lease, for followers and listings."""
-
-    lease_id: LeaseId
-    instance_id: InstanceId
-    job: JobKey
-    slot: int

@@ -335,6 +335,7 @@ def _assemble(
         concurrent=settings.global_.concurrent,
         check_interval_s=settings.global_.check_interval,
         may_take=disks.problem,
+        watcher=meters,
     )
     manager = Manager(
         settings=settings,

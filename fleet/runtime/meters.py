@@ -13,6 +13,9 @@ from collections.abc import Iterable, Mapping
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from fleet.planning.asking import Refusal
+from fleet.store.book import Runner
+
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 JOB_BUCKETS = (30, 60, 300, 600, 1800, 3600, 7200, 10800, 18000, 36000)
@@ -182,6 +185,25 @@ class Meters:
     def listing_failed(self, *, runner: str, runner_name: str, pool: str) -> None:
         """A provider's listing failed or was not complete."""
         self.missed_updates.labels(runner, runner_name, self.system_id, pool).inc()
+
+    # --- intake's watcher ---
+
+    def taken(self, runner: Runner, waited_s: float, project_jobs_running: str) -> None:
+        """A job was taken that had waited in GitLab for so long."""
+        self.job_queued(
+            runner=runner.short_token,
+            runner_name=runner.settings.name,
+            seconds=waited_s,
+            project_jobs_running=project_jobs_running,
+        )
+
+    def not_begun(self, runner: Runner, refusal: Refusal) -> None:
+        """The runner could ask before, and cannot now."""
+        self.poll_not_begun(runner=runner.short_token, runner_name=runner.settings.name, refusal=refusal)
+
+    def refused(self, runner: Runner) -> None:
+        """GitLab refused a poll."""
+        self.poll_refused(runner=runner.short_token, runner_name=runner.settings.name)
 
     # --- for the collector ---
 

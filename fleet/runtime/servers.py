@@ -10,6 +10,7 @@ from fleet import __version__
 from fleet.gitlab.client import GitLab, Info
 from fleet.gitlab.endpoint import Endpoint
 from fleet.gitlab.info import build_info
+from fleet.gitlab.tls import default_certificate_directory
 from fleet.store.book import Runner
 
 USER_AGENT = f"gitlab-runner {__version__} (fleet)"
@@ -52,6 +53,7 @@ class Servers:
                     user_agent=USER_AGENT,
                     now=self._now,
                     connection_max_age_s=self._max_age.total_seconds(),
+                    certificate_directory=default_certificate_directory(),
                     observe=self._observe,
                     count_retry=self._count_retry,
                 )

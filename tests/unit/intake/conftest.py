@@ -19,6 +19,7 @@ from fleet.model.ids import ManagerId, PoolName, RunnerKey
 from fleet.runtime.clock import Clock
 from fleet.runtime.configuring import Configurator
 from fleet.runtime.lanes import Lanes
+from fleet.runtime.meters import Meters
 from fleet.runtime.providers import Plugins
 from fleet.runtime.servers import Servers
 from fleet.settings.loading import load
@@ -84,7 +85,12 @@ request_concurrency = 4
         }  # fmt: skip
         self.acknowledger = Acknowledger(**shared)
         self.intake = Intake(
-            **shared, acknowledger=self.acknowledger, cancel=self.cancel, concurrent=50, check_interval_s=1.0
+            **shared,
+            acknowledger=self.acknowledger,
+            cancel=self.cancel,
+            concurrent=50,
+            check_interval_s=1.0,
+            watcher=Meters(ME),
         )
 
     @property
