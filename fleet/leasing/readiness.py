@@ -1,4 +1,4 @@
-"""Makes a booted machine ready: first contact with the expected host key, the agent, the ready command.
+"""Makes a booted machine ready: first contact with the expected host key, the agent, a new host key, the ready command.
 
 A machine that cannot be reached yet is tried again until its booting deadline; one that shows a wrong host key is
 never trusted and goes at once; one whose ready command fails goes too, and its placement is blamed, not a job. A given
@@ -16,6 +16,7 @@ import structlog
 
 from fleet.leasing.facts import facts_of
 from fleet.leasing.leftovers import clear_leftovers
+from fleet.leasing.rekeying import change_host_key
 from fleet.machine.channel import AgentChannel
 from fleet.machine.channels import Channels
 from fleet.machine.errors import (
@@ -104,6 +105,7 @@ class Readiness:
         if not self.store.write(lambda tx: self._contacted(tx, instance, pool, epoch, channel)):
             return
         try:
+            change_host_key(self.store, channel, instance, pool, lambda tx: self._holds(tx, pool, epoch))
             clear_leftovers(self.store, channel, instance.instance_id)
             problem = self._prepare(channel, pool)
         except MachineError as exc:
@@ -191,6 +193,9 @@ class Readiness:
             # later than any step's own limit: the machine's own words are a better reason than a deadline
             state_by=tx.now + pool.settings.fleet.preparing_timeout + GRACE,
         )
+
+    def _holds(self, tx: Tx, pool: Pool, epoch: int) -> bool:
+        return managers.holds_pool(tx, pool.name, self.me, epoch)
 
     def _is_ready(self, tx: Tx, instance: Instance, pool: Pool, epoch: int, channel: AgentChannel) -> None:
         if not managers.holds_pool(tx, pool.name, self.me, epoch):

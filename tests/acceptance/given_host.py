@@ -160,9 +160,8 @@ class GivenHost:
         lines = (
             f"Port {self.sshd_port}",
             "ListenAddress 127.0.0.1",
-            f"HostKey {self.folder / 'host_key'}",
             f"AuthorizedKeysFile {self.folder / 'authorized_keys'}",
-            f"PidFile {self.folder / 'pid'}",
+            *self.lines(),
             "StrictModes no",
             "UsePAM no",
             "PasswordAuthentication no",
@@ -181,6 +180,10 @@ class GivenHost:
             start_new_session=True,
         )
         wait_until(self._listens, 20, "the SSH server")
+
+    def lines(self) -> tuple[str, ...]:
+        """What its sshd_config says of files."""
+        return (f"HostKey {self.folder / 'host_key'}", f"PidFile {self.folder / 'pid'}")
 
     def power_off(self) -> None:
         """All its processes end at once."""

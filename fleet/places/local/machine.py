@@ -139,7 +139,8 @@ class Machine:
 
 
 def _setting(record: Record, spec: dict[str, Any], boot_id: str) -> Setting:
-    home = str(record.home)
+    home, keys = str(record.home), record.path / "ssh"
+    keys.mkdir(exist_ok=True, mode=0o700)
     # The interpreter we run on comes last, so that a host whose only Python is elsewhere still has one.
     path = f"{_SYSTEM_PATH}:{os.path.dirname(os.path.realpath(sys.executable))}"
     environment = {
@@ -152,6 +153,8 @@ def _setting(record: Record, spec: dict[str, Any], boot_id: str) -> Setting:
         "FLEET_BOOT_ID": boot_id,
         # Root has one home on this host, and the agents of all local machines would meet in it.
         "FLEET_NO_SUDO": "1",
+        # Nor may they replace this host's own SSH host key.
+        "FLEET_SSH_DIR": str(keys),
         MARK: record.machine_id,
     }
     return Setting(
@@ -160,5 +163,6 @@ def _setting(record: Record, spec: dict[str, Any], boot_id: str) -> Setting:
         user=spec["user"],
         shell=spec["shell"],
         home=home,
+        new_host_key=keys / "ssh_host_ed25519_key",
         environment=environment,
     )

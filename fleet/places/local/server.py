@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import paramiko
 
@@ -25,13 +26,18 @@ _IDLE_S = 60.0  # how often a sleeping connection wakes up
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What the server of one machine needs."""
+    """What the server of one machine needs.
+
+    Attributes:
+        new_host_key: once this file is there, its key is shown instead of `host_key`.
+    """
 
     host_key: str = field(repr=False)
     client_public_key: str
     user: str
     shell: str
     home: str
+    new_host_key: Path
     environment: Mapping[str, str]
 
 
@@ -48,12 +54,18 @@ class Server:
         """Take over one accepted connection."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport = _Transport(sock)
-        transport.add_server_key(self._host_key)
+        transport.add_server_key(self._key_of_now())
         self._transports = [each for each in self._transports if each.is_active()]
         self._transports.append(transport)
         with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
             # With an event the call returns at once; the connection goes on in its own thread.
             transport.start_server(event=threading.Event(), server=_Login(self._setting, self._children, transport))
+
+    def _key_of_now(self) -> paramiko.PKey:
+        """The agent may have replaced the key since the last connection."""
+        with contextlib.suppress(OSError, paramiko.SSHException, ValueError):
+            self._host_key = paramiko.Ed25519Key.from_private_key_file(str(self._setting.new_host_key))
+        return self._host_key
 
     @property
     def has_contact(self) -> bool:
