@@ -70,12 +70,11 @@ class Drivers:
         """
         if system_id == self.current:
             return False
-        if system_id in self.former:
-            self.former[system_id] += 1
-            return self.former[system_id] > 1
         if not self.takeover:
-            self.former[system_id] = 1
-            return True
+            known = system_id in self.former
+            self.former[system_id] = self.former.get(system_id, 0) + 1
+            return not known or self.former[system_id] > 1
+        self.former.pop(system_id, None)  # it may have had the job before
         self.former[self.current] = 0
         self.current, self.takeover = system_id, False
         return False

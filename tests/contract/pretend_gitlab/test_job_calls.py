@@ -316,6 +316,17 @@ class TestTwoManagers:
         job.put("running")
         assert slugs(gitlab) == ["driven_by_two"]
 
+    def test_the_first_manager_may_take_over_again(self, gitlab, new_runner, runner, job):
+        other = new_runner(runner.token)
+        other.poll()
+        first, second = job.client, other.client
+        for client in (second, first, second):
+            gitlab.manager_takeover()
+            job.client = client
+            for _ in range(3):
+                job.put("running")
+        assert gitlab.violations() == []
+
 
 def test_the_server_keeps_serving_after_a_client_breaks_off_in_a_body(gitlab, runner, job):
     def half() -> object:
