@@ -7,8 +7,10 @@ the store is read through an engine of its own, and only while no manager runs o
 
 from __future__ import annotations
 
+import bisect
 import collections
 import contextlib
+import dataclasses
 import json
 import pathlib
 import random
@@ -234,9 +236,25 @@ class CrashRun:
         self.report.follow_s = self.follow_times()
         self.report.wrongs += self.jobs.wrongs(self.gitlab, self.known)
         self.report.wrongs += self.gitlab.violations()
+        self.report.wrongs += self._refused_often()
         self.report.wrongs += self.left_behind()
+        if self.report.wrongs:
+            story = [dataclasses.asdict(view) for view in self.gitlab.jobs()]
+            told = {"kills": [at for at, _ in self._killed], "jobs": story}
+            (self.manager.directory / "gitlab.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
         self.report.instances = len(self.rows("SELECT 1 FROM instances"))
         self.report.requests = len(self.rows("SELECT 1 FROM create_requests"))
+
+    def _refused_often(self) -> list[str]:
+        """After a start a manager may not know how much GitLab has of a trace, but it asks wrongly once at most."""
+        wrongs = []
+        # a call of the killed manager may still be answered; the next one needs longer to its first call
+        starts = [0.0, *(at + 0.5 for at, _ in self._killed)]
+        for view in self.gitlab.jobs():
+            refused = [at for at, name, _ in view.events if name == "range_refused"]
+            lives = collections.Counter(bisect.bisect(starts, at) for at in refused)
+            wrongs += [f"job {view.id}: GitLab refused {n} ranges of one manager" for n in lives.values() if n > 1]
+        return wrongs
 
     def left_behind(self) -> list[str]:
         """What is still there although everything has ended."""
@@ -284,6 +302,7 @@ LEFT = {
     "a job is open": "SELECT gitlab_job_id, state FROM jobs WHERE state NOT IN ('finished', 'abandoned')",
     "a request is open": "SELECT request_id, error FROM create_requests WHERE state = 'open'",
     "a job holds secrets": "SELECT gitlab_job_id, state FROM jobs WHERE length(token) + length(payload) > 0",
+    "a machine was nobody's": "SELECT instance_id, machine_id FROM instances WHERE end_reason = 'orphan'",
     "two jobs of one hand-over": "SELECT gitlab_job_id, count(*) FROM jobs WHERE state = 'finished' "
     "GROUP BY gitlab_job_id HAVING count(*) > 1",
 }  # fmt: skip
