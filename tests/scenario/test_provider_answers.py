@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fleet.model.lifecycle import InstanceState
+from fleet.sdk import ProviderUnavailable
 from fleet.sdk.testing import (
     BlindCloud,
     ForgetfulCloud,
     LaggingCloud,
     LyingCloud,
+    RefusingCloud,
     StubbornCloud,
     StutteringCloud,
 )
@@ -244,3 +246,19 @@ def test_a_hanging_create_is_given_up_with_its_instances(make_cloud, make_world,
     assert request not in world.open_requests()
     assert world.is_leased(job)
     assert len(cloud.alive()) == 1
+
+
+def test_a_deletion_that_is_refused_is_told_once_and_asked_for_again(make_cloud, make_world):
+    cloud = make_cloud()
+    refusing = RefusingCloud(cloud, error=lambda: ProviderUnavailable("503"), calls=["delete"], times=3)
+    world = make_world(refusing, keys="max_use_count = 1")
+    [job] = world.enqueue()
+    world.run(10)
+    [row] = world.rows()
+    world.finish(job)
+    world.run(100)
+    assert [each.state for each in world.rows()] == [S.DELETING]
+    assert list(world.stimuli(row.instance_id)).count("delete_failed") == 1
+    world.run(100)
+    assert world.rows() == []
+    assert cloud.alive() == ()
