@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import pathlib
 import sys
@@ -21,6 +23,7 @@ from fleet.settings.environment import Env, Overrides, current, overrides
 from fleet.settings.loading import load
 
 log = structlog.get_logger(__name__)
+M_ARENA_MAX = -8  # malloc.h
 
 
 def up(
@@ -53,6 +56,7 @@ def up(
 
         return demonstrate(asked, env)
     assert config is not None
+    _keep_few_arenas()
     life = prepare(config, asked, env)
     if isinstance(life, int):
         return life
@@ -62,6 +66,12 @@ def up(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(Exit.OK)
+
+
+def _keep_few_arenas() -> None:
+    """Let threads share two heaps: with one each, as glibc has it, 200 jobs hold 45 MB instead of 18."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no such call, and no such heaps
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def prepare(config: pathlib.Path, asked: Overrides, env: Env) -> Life | int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -21,17 +20,15 @@ from fleet.gitlab.client import GitLab, Info
 from fleet.gitlab.outcomes import BrokenOffer, Forbidden, JobOffer, NoJob, Unavailable, Unusable
 from fleet.intake.acknowledging import Acknowledger
 from fleet.model.ids import ManagerId, RunnerKey
-from fleet.model.lifecycle import JobState
 from fleet.planning.asking import Answer, PoolRoom, Refusal, RunnerAsk, began, choose, ended
 from fleet.store import leases
 from fleet.store.book import Book, Runner
 from fleet.store.database import Store, Tx
 from fleet.store.engine import StoreError
-from fleet.store.worklist import work_of
+from fleet.store.worklist import held_by_runner
 
 log = structlog.get_logger(__name__)
 LANE_S = 1200.0
-HOLDING = (JobState.RECEIVED, JobState.WAITING, JobState.STARTING, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +76,7 @@ class Intake:
     check_interval_s: float
     may_take: Callable[[], str | None] = lambda: None
     watcher: Watcher
+    wake_in: Callable[[float], None] = lambda seconds: None  # noqa: ARG005  nobody to wake in tests
     _asks: dict[RunnerKey, RunnerAsk] = field(default_factory=dict)
     _last_update: dict[RunnerKey, tuple[str, str | None]] = field(default_factory=dict)
     _last: RunnerKey | None = None
@@ -104,10 +102,9 @@ class Intake:
             return Asking()
         runners = [each for each in self.book.runners.values() if not (each.retired or each.stopped) and each.token]
         self._settle_late()
-        found, rooms = self.store.read(lambda tx: (work_of(tx, self.me), leases.rooms(tx)))
-        busy = Counter(work.runner for work in found if work.state in HOLDING)
+        busy, rooms = self.store.read(lambda tx: (held_by_runner(tx, self.me), leases.rooms(tx)))
         with self._lock:
-            states = [self._state(runner, busy[runner.key]) for runner in runners]
+            states = [self._state(runner, busy.get(runner.key, 0)) for runner in runners]
             choice = choose(
                 states,
                 pools={name: PoolRoom(asking=asking, ask_limit=limit) for name, (asking, limit) in rooms.items()},
@@ -117,6 +114,8 @@ class Intake:
             )
             self._last = choice.last
         self._tell_refusals(choice.refusals)
+        if choice.next_at is not None:
+            self.wake_in((choice.next_at - self.store.clock()).total_seconds())
         asked = sum(self._begin(ask.runner, held=ask.held) for ask in choice.asks)
         return Asking(runners=len(runners), asked=asked, polls=sum(state.polls for state in self.states()))
 

@@ -336,6 +336,7 @@ def _assemble(
         check_interval_s=settings.global_.check_interval,
         may_take=disks.problem,
         watcher=meters,
+        wake_in=lambda seconds: driver.wake_in("intake", seconds),
     )
     manager = Manager(
         settings=settings,
@@ -377,7 +378,7 @@ def _assemble(
         ("observe", 1.0, observer.activate),
         ("ready", 1.0, readiness.activate),
         ("keep", 2.0, watch.before(keeper.activate)),
-        ("intake", 0.5, intake.activate),
+        ("intake", 2.0, intake.activate),
         ("acknowledge", 5.0, acknowledger.activate),
         ("execute", 2.0, watch.before(executor.activate)),
         ("reap", 2.0, reaper.activate),

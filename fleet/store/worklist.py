@@ -100,6 +100,22 @@ def work_of(tx: Tx, owner: str) -> list[Work]:
     ]
 
 
+_HELD = (
+    sa.select(jobs.c.runner_key, sa.func.count().label("jobs"))
+    .where(
+        jobs.c.owner == sa.bindparam("owner_"),
+        OPEN_JOBS,
+        jobs.c.state.in_([JobState.RECEIVED, JobState.WAITING, JobState.STARTING, JobState.RUNNING]),
+    )
+    .group_by(jobs.c.runner_key)
+)
+
+
+def held_by_runner(tx: Tx, owner: str) -> dict[RunnerKey, int]:
+    """How many jobs of a manager count against the limits: those that have not ended on their machine."""
+    return {RunnerKey(row.runner_key): row.jobs for row in tx.sql.execute(_HELD, {"owner_": owner})}
+
+
 def open_keys(tx: Tx) -> set[str]:
     """The open jobs of all managers."""
     return set(tx.sql.execute(sa.select(jobs.c.job_key).where(OPEN_JOBS)).scalars())
