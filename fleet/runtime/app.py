@@ -365,7 +365,7 @@ def _assemble(
         saver=saver,
         stop_asking=stop_asking,
     )
-    heart.lost = manager.claims_lost
+    heart.lost, heart.look = manager.claims_lost, watch.look
     manager.claim()
     creator, observer = Creator(**shared), Observer(**shared)
     reaper = Reaper(**shared, channels=channels)

@@ -31,6 +31,7 @@ class Heart:
         self._session = session
         self._ttl = ttl
         self.lost: Callable[[], None] = lambda: None  # what to do when the claims are gone
+        self.look: Callable[[], object] = lambda: None  # at the clocks: one that was set is no end of our claims
         self._good_until = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
@@ -62,6 +63,7 @@ class Heart:
         """Renew once."""
         before = time.monotonic()
         try:
+            self.look()
             alone = not self._store.shared
             held = self._store.write(lambda tx: managers.heartbeat(tx, self._me, self._session, self._ttl, alone=alone))
         except StoreError as exc:

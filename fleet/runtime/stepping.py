@@ -69,7 +69,7 @@ class ClockWatch:
             if passed > STEP.total_seconds():
                 self._stood_still(passed, asleep)
             if abs(stepped) > STEP:
-                self._heed(stepped)
+                self._heed(stepped, timedelta(seconds=passed))
             self._last = now
             return stepped if abs(stepped) > STEP else timedelta(0)
 
@@ -78,12 +78,12 @@ class ClockWatch:
         log.warning("manager_stood_still", for_s=round(passed), host_slept_s=round(asleep.total_seconds()))
         self.freeze()
 
-    def _heed(self, stepped: timedelta) -> None:
+    def _heed(self, stepped: timedelta, within: timedelta) -> None:
         self.steps += 1
         log.warning("clock_stepped", by_s=round(stepped.total_seconds()), shared=self.store.shared)
         self.freeze()
         if self.store.shared:
-            self.store.write(lambda tx: shift(tx, stepped))
+            self.store.write(lambda tx: shift(tx, stepped, within=within))
 
     def _read(self) -> _Look | None:
         """None when the store took too long to say: its answer could be mistaken for a step."""

@@ -16,6 +16,11 @@ from tests.acceptance.test_signals import counted, counting, lines
 
 HOUR = 3600
 LIBRARY = "faketime/libfaketimeMT.so.1"
+# the library answers EINVAL to the absolute clock_nanosleep that is Python's sleep, and leaves select alone
+SLEEP = """
+import select, time
+time.sleep = lambda seconds: select.select([], [], [], seconds) and None
+"""
 
 
 def faked(clock: pathlib.Path) -> dict[str, str]:
@@ -27,9 +32,15 @@ def faked(clock: pathlib.Path) -> dict[str, str]:
     return {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
+
+
+def faked_manager(manager, clock: pathlib.Path) -> None:
+    (clock.parent / "python").mkdir()
+    (clock.parent / "python" / "sitecustomize.py").write_text(SLEEP)
+    manager.environment = {**faked(clock), "PYTHONPATH": str(clock.parent / "python")}
 
 
 def living(manager) -> list[str]:
@@ -40,7 +51,7 @@ def living(manager) -> list[str]:
 def test_the_managers_clock_is_set_by_an_hour(gitlab, make_manager, tmp_path, step):
     manager = make_manager(idle=1, idle_time="5m", machines=3)
     clock = tmp_path / "clock"
-    manager.environment = faked(clock)
+    faked_manager(manager, clock)
     manager.start()
     job = gitlab.enqueue(counting(10) | {"runner_info": {"timeout": 600, "uuid": "r"}})
     gitlab.wait_for_trace(job, "line 3", timeout=60)
@@ -73,7 +84,7 @@ def test_a_policy_follows_the_calendar_of_people_after_the_clock_was_set(gitlab,
     text = manager.config.read_text()
     policy = '[[runners.autoscaler.policy]]\nidle_count = 2\nperiods = ["{} * * * *"]\ntimezone = "UTC"\n'
     clock = tmp_path / "clock"
-    manager.environment = faked(clock)
+    faked_manager(manager, clock)
     minute = int(subprocess.run(["date", "-u", "+%M"], capture_output=True, text=True, check=True).stdout)
     later = (minute + 30) % 60
     manager.write(text + policy.format(",".join(str((later + each) % 60) for each in range(-5, 6))))

@@ -133,9 +133,28 @@ def test_a_later_step_is_another_step(shared):
     assert shared.write(lambda tx: shift(tx, HOUR))
 
 
-def test_the_claims_of_those_that_live_move_too(shared):
-    me = shared.write(world.begin)
-    shared.ahead = HOUR
-    assert shared.read(lambda tx: session_of(tx, me)) is None
-    shared.write(lambda tx: shift(tx, HOUR))
-    assert shared.read(lambda tx: session_of(tx, me)) is not None
+@pytest.mark.parametrize("by", [HOUR, -HOUR])
+def test_the_claims_of_those_that_live_move_too_renewed_since_or_not(shared, by):
+    slow, quick = shared.write(lambda tx: (world.begin(tx, "slow"), world.begin(tx, "quick")))
+    shared.ahead = by
+    shared.write(lambda tx: world.begin(tx, "quick", session="s-2"))
+    shared.write(lambda tx: shift(tx, by))
+    for each in (slow, quick):
+        _, until = shared.read(lambda tx, each=each: session_of(tx, each))
+        assert abs(until - shared.read(lambda tx: tx.now)) <= world.TTL
+
+
+@pytest.mark.parametrize("by", [HOUR, -HOUR])
+def test_what_was_written_between_the_step_and_its_being_noticed_stays(shared, by):
+    shared.write(world.add_pool)
+    old = shared.write(lambda tx: (world.add_instance(tx, state_by=tx.now + HOUR), world.add_job(tx)))
+    watch, _ = watched(shared, Clock())
+    shared.ahead = by
+    new = shared.write(lambda tx: (world.add_instance(tx, state_by=tx.now + HOUR), world.add_job(tx)))
+    before = shared.read(lambda tx: instants(tx, *new))
+    watch.look()
+    assert shared.read(lambda tx: instants(tx, *new)) == before
+    now = shared.read(lambda tx: tx.now)
+    for name, instant in shared.read(lambda tx: instants(tx, *old)).items():
+        assert abs(instant - now) < HOUR + timedelta(seconds=60), name
+        assert abs(instant - before[name]) < timedelta(seconds=60), name
