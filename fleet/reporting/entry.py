@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from fleet.gitlab.client import GitLab, Info
@@ -50,6 +50,7 @@ class Entry:
         incomplete: bytes are gone for good: the final update goes without checksum.
         tries: failed tries of the final update that count against the limit.
         resent: how often GitLab wanted the whole trace again.
+        unkept: writes down what GitLab said last; set while that could not be done.
     """
 
     target: Target
@@ -67,6 +68,7 @@ class Entry:
     noted: int = -1
     cancel_told: bool = False
     ended: bool = False
+    unkept: Callable[[], None] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

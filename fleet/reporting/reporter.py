@@ -19,6 +19,7 @@ from fleet.model.job import Outcome
 from fleet.reporting.agenda import Agenda
 from fleet.reporting.entry import INTERVAL_S, TOUCH_S, Entry, Target
 from fleet.reporting.finale import finale
+from fleet.sdk import FleetError
 from fleet.store.spool import Spool
 
 log = structlog.get_logger(__name__)
@@ -127,6 +128,9 @@ class Reporter:
             self._agenda.put(key, time.monotonic() + 0.05)  # its last call is still in the air
 
     def _turn(self, entry: Entry) -> None:
+        if entry.unkept is not None:
+            self._conclude(entry, entry.unkept)
+            return
         if entry.ended:
             return
         if not self._may_speak():  # our claims have run out: somebody else may be speaking for this job
@@ -229,10 +233,13 @@ class Reporter:
         if result.update_interval_s is not None:
             entry.interval_s = float(result.update_interval_s)
         if result.cancel_requested and not entry.cancel_told and entry.outcome is None:
-            entry.cancel_told = True
-            self.listener.stop_requested(
-                entry.target.key, entry.target.epoch, "cancel", "GitLab says that the job is being cancelled"
-            )
+            try:
+                self.listener.stop_requested(
+                    entry.target.key, entry.target.epoch, "cancel", "GitLab says that the job is being cancelled"
+                )
+                entry.cancel_told = True
+            except FleetError as exc:  # GitLab's next answer says so again
+                log.warning("cancel_not_kept", job_key=entry.target.key, error=str(exc))
 
     def _taken(self, entry: Entry, job_status: str | None, reason: str) -> None:
         target = entry.target
@@ -241,20 +248,26 @@ class Reporter:
         if entry.outcome is not None:
             self.end(entry, "taken", told)
             return
-        # first the row, then we forget: in between nobody may begin to report this job anew
-        entry.ended = True
-        try:
-            self.listener.stop_requested(target.key, target.epoch, "abort", told)
-        finally:
-            self.drop(target.key)
+        self._conclude(entry, lambda: self.listener.stop_requested(target.key, target.epoch, "abort", told))
 
     def end(self, entry: Entry, how: str, reason: str) -> None:
         """The end is known, or never will be."""
-        entry.ended = True  # the order of `_taken`, for its reason
+        self._conclude(entry, lambda: self.listener.reported(entry.target.key, entry.target.epoch, how, reason))
+
+    def _conclude(self, entry: Entry, keep: Callable[[], None]) -> None:
+        """First the row, then we forget: in between nobody may begin to report this job anew.
+
+        While the row cannot be written (a full disk) we say nothing more to GitLab, and try the row again.
+        """
+        entry.ended, entry.unkept = True, keep
         try:
-            self.listener.reported(entry.target.key, entry.target.epoch, how, reason)
+            keep()
+            entry.unkept = None
         finally:
-            self.drop(entry.target.key)
+            if entry.unkept is None:
+                self.drop(entry.target.key)
+            else:
+                self._agenda.put(entry.target.key, time.monotonic() + BROKEN_S)
 
 
 def _wait(entry: Entry, result: PatchResult | UpdateResult) -> None:
