@@ -19,12 +19,12 @@ from fleet.gitlab.client import GitLab, Info
 from fleet.gitlab.endpoint import Endpoint
 from fleet.gitlab.identity import system_id
 from fleet.gitlab.info import build_info
-from fleet.gitlab.tokens import short_token
 from fleet.runtime.clock import Clock
 from fleet.runtime.servers import USER_AGENT
 from fleet.settings.editing import RunnerMatch
 from fleet.settings.entries import resolved
 from fleet.settings.environment import Env, UndefinedVariable, expand
+from fleet.settings.runner import short_token
 
 PATIENCE_S = 10.0  # a person waits: longer pauses that GitLab asks for are told and not waited for
 

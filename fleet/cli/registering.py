@@ -27,13 +27,14 @@ from fleet.cli.runner_keys import entry_of, key_options, laid_over, plain
 from fleet.gitlab.client import GitLab
 from fleet.gitlab.endpoint import Endpoint
 from fleet.gitlab.outcomes import Doubt, Invalid, Refused, Registered, Verified
-from fleet.gitlab.tokens import TokenKind, kind_of, short_token
+from fleet.gitlab.tokens import TokenKind, kind_of
 from fleet.runtime.clock import Clock
 from fleet.sdk import FleetError
 from fleet.settings.editing import TextNotEdited, with_runner
 from fleet.settings.entries import EXECUTORS, resolved
 from fleet.settings.loading import loads
 from fleet.settings.problems import Severity
+from fleet.settings.runner import short_token
 from fleet.settings.writing import NEW_FILE, add_runner
 
 # what the old way of registering sets on the server, and a glrt- token does not let us set

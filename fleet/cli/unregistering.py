@@ -13,7 +13,8 @@ from fleet.cli.invocation import Invocation, command, invocation
 from fleet.gitlab.client import GitLab
 from fleet.gitlab.endpoint import Endpoint
 from fleet.gitlab.outcomes import Doubt, Refused, Unregistered
-from fleet.gitlab.tokens import TokenKind, kind_of, short_token
+from fleet.gitlab.tokens import TokenKind, kind_of
+from fleet.settings.runner import short_token
 from fleet.settings.writing import remove_runner
 
 COLUMNS = {"name": "NAME", "url": "URL", "result": "RESULT"}

@@ -200,7 +200,7 @@ class Job:
 
     def forgive(self) -> None:
         """An answer was lost or the manager restarted: it may not know where it stands."""
-        self.pace.forgive()
+        self.pace.forgive(time.monotonic())
         self.refused_ranges = 0
         self.final_is_open = False
         self.final_at = None

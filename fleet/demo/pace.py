@@ -10,7 +10,8 @@ for this job. Early ones are held back until it is known why they came:
 * followed by a PATCH that was on time, or more in a row, or a final update that came later:
   a breach each.
 
-What the client could not know forgives: an answer that never arrived, a restarted manager.
+What the client could not know forgives: an answer that never arrived, a restarted manager. A PATCH that began before
+the forgiveness and was taken in after it (held up on its way while its sender was killed) is of before.
 """
 
 from __future__ import annotations
@@ -40,9 +41,12 @@ class Pace:
         self._previous: float | None = None
         self._previous_was_full = False
         self._early: list[Early] = []
+        self._forgiven_at = float("-inf")
 
     def patched(self, at: float, size_bytes: int) -> list[Early]:
         """A PATCH that began at `at` (monotonic) was accepted."""
+        if at < self._forgiven_at:
+            return []
         gap = None if self._previous is None else at - self._previous
         soon = gap is not None and gap < self.interval_s - self._slack_s
         rest = soon and self._previous_was_full
@@ -58,11 +62,12 @@ class Pace:
         """The final update began at `at`: the burst before it, if there was one, is over."""
         if self._early and at - (self._previous or self._early[-1].at) > BURST_GAP_S:
             return self._convict()
-        self.forgive()
+        self.forgive(at)
         return []
 
-    def forgive(self) -> None:
-        """The client may not know what it did last: judge from the next PATCH on."""
+    def forgive(self, at: float) -> None:
+        """The client may not know what it did before `at`: judge from the next PATCH on."""
+        self._forgiven_at = at
         self._previous = None
         self._early.clear()
 

@@ -40,12 +40,6 @@ class TlsFileError(GitLabError):
         self.path = path
 
 
-class LabelError(GitLabError):
-    """A label that GitLab would refuse; the text names its key and the rule."""
-
-    slug: ClassVar[str] = "label"
-
-
 class SystemIdError(GitLabError):
     """The system id can be neither read nor kept; the text names the file."""
 

@@ -8,12 +8,9 @@ decided elsewhere.
 from __future__ import annotations
 
 import platform
-import re
 import sys
 from collections.abc import Collection, Mapping
 from typing import Any
-
-from fleet.gitlab.errors import LabelError
 
 FEATURES = (
     "trace_reset",
@@ -49,10 +46,6 @@ FEATURES = (
     "proxy",
 )
 
-LABELS_AT_MOST = 32
-LABEL_KEY = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{2,64}")
-LABEL_VALUE = re.compile(r"[a-zA-Z0-9._-]{1,256}")
-
 _ARCHITECTURES = {
     "x86_64": "amd64",
     "amd64": "amd64",
@@ -75,19 +68,6 @@ def architecture_name(machine: str | None = None) -> str:
     """The processor as Go names it; names not known here are the same in Go (ppc64le, s390x, riscv64)."""
     found = (machine or platform.machine()).lower()
     return _ARCHITECTURES.get(found, found)
-
-
-def merged_labels(general: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """The labels of one runner: its own win over the general ones; raises `LabelError`."""
-    labels = {**general, **own}
-    if len(labels) > LABELS_AT_MOST:
-        raise LabelError(f"{len(labels)} labels, and GitLab takes {LABELS_AT_MOST} at most: remove some")
-    for key, value in labels.items():
-        if not LABEL_KEY.fullmatch(key):
-            raise LabelError(f"label {key!r}: a key is 3 to 65 letters, digits, '.', '_' or '-', not led by '.' or '-'")
-        if not LABEL_VALUE.fullmatch(value):
-            raise LabelError(f"label {key!r}: a value is 1 to 256 letters, digits, '.', '_' or '-'")
-    return labels
 
 
 def build_info(

@@ -15,8 +15,8 @@ import structlog
 
 from fleet.gitlab.client import GitLab
 from fleet.gitlab.outcomes import Doubt, Refused, TokenReset
-from fleet.gitlab.tokens import short_token
 from fleet.model.ids import ManagerId
+from fleet.settings.runner import short_token
 from fleet.store import pools
 from fleet.store.book import Book, Runner
 from fleet.store.database import Store

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from fleet.gitlab.tokens import short_token
 from fleet.machine.keys import make_key_pair
 from fleet.model.ids import PoolName, RunnerKey
 from fleet.runtime.providers import Plugins
 from fleet.sdk import FleetError, Provider
 from fleet.settings.pools import PoolSettings, fingerprint_after
-from fleet.settings.runner import RunnerSettings
+from fleet.settings.runner import RunnerSettings, short_token
 from fleet.settings.section import REVEAL
 from fleet.settings.settings import Settings
 from fleet.store import pools as rows
@@ -38,7 +37,13 @@ class Configurator:
     _providers: dict[tuple[PoolName, str], Provider] = field(default_factory=dict)
 
     def apply(self, settings: Settings) -> None:
-        """Bring `settings` into force. On return the book shows them."""
+        """Bring `settings` into force. On return the book shows them.
+
+        Raises:
+            FleetError: a pool that works would be left without a provider; nothing was changed.
+        """
+        for pool in settings.pools:
+            self._prove(pool)
         self.stopped = {str(each.key): each.reason for each in settings.stopped}
         self.store.write(lambda tx: self._store(tx, settings))
         self.refresh()
@@ -85,13 +90,22 @@ class Configurator:
         for key in set(newer) - {str(each) for each in settings.held_runners}:
             rows.retire_runner(tx, key)
 
+    def _prove(self, pool: PoolSettings) -> None:
+        """Make the provider of a pool whose settings changed before they are stored; `refresh` takes it over."""
+        key = _key(pool)
+        if key not in self._providers and any(name == pool.name for name, _ in self._providers):
+            self._providers[key] = self._make(pool)
+
+    def _make(self, pool: PoolSettings) -> Provider:
+        return self.plugins.provider(pool, state_dir=self.state_dir, store_id=self.book.store_id)
+
     def _pool(self, row: rows.PoolRow, before: dict[tuple[PoolName, str], Provider]) -> Pool:
         settings = PoolSettings.model_validate(row.settings)
-        key = (row.pool, repr((settings.plugin, settings.plugin_config, settings.placement_tables)))
+        key = _key(settings)
         provider, problem = before.get(key), None
         if provider is None:
             try:
-                provider = self.plugins.provider(settings, state_dir=self.state_dir, store_id=self.book.store_id)
+                provider = self._make(settings)
             except FleetError as exc:
                 problem = str(exc)
                 log.error("provider_not_made", pool=row.pool, plugin=row.plugin, error=problem)
@@ -113,6 +127,11 @@ class Configurator:
             client_public_key=row.client_public_key,
             retired=row.retired_at is not None,
         )
+
+
+def _key(pool: PoolSettings) -> tuple[PoolName, str]:
+    """What a provider was made from; another text is another provider."""
+    return pool.name, repr((pool.plugin, pool.plugin_config, pool.placement_tables))
 
 
 def _store_runner(tx: Tx, runner: RunnerSettings, old: rows.RunnerRow | None) -> None:

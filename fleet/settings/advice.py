@@ -6,19 +6,23 @@ from datetime import timedelta
 
 from fleet.settings.entries import Entry
 from fleet.settings.findings import Findings
-from fleet.settings.manager import GlobalTable
+from fleet.settings.manager import FleetSettings, GlobalTable
 from fleet.settings.policies import holds_always
 from fleet.settings.pools import PoolKind
 from fleet.settings.resolving import Definition
 
 
-def advise(top: GlobalTable, entries: list[Entry], definitions: list[Definition], findings: Findings) -> None:
+def advise(
+    top: GlobalTable, fleet: FleetSettings, entries: list[Entry], definitions: list[Definition], findings: Findings
+) -> None:
     """Note every warning that needs to see more than one key."""
     running = [each for each in entries if each.stopped is None]
     _on_room(top, running, definitions, findings)
     _on_polling(top, running, findings)
     for each in definitions:
         _on_pool(each, findings)
+        if not fleet.database.get_secret_value().startswith("sqlite"):
+            _on_zones(each, findings)
     for entry in running:
         _on_build_dir(entry, definitions, findings)
         _on_own_user(entry, definitions, findings)
@@ -78,6 +82,16 @@ def _on_pool(made: Definition, findings: Findings) -> None:
             )
     if table.policy and not any(holds_always(policy) for policy in table.policy):
         findings.warn((*at, "policy"), "no policy holds at all times: outside their periods no machine is kept idle")
+
+
+def _on_zones(made: Definition, findings: Findings) -> None:
+    """Managers that share a pool each read its periods in their own host's zone, unless the policy names one."""
+    for number, policy in enumerate(made.table.policy):
+        if policy.timezone in {None, "Local"} and not holds_always(policy):
+            findings.warn(
+                (*made.path, "policy", number, "timezone"),
+                "is not set: managers on hosts in other time zones would read these periods otherwise; name the zone",
+            )
 
 
 def _on_build_dir(entry: Entry, definitions: list[Definition], findings: Findings) -> None:

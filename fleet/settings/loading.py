@@ -18,6 +18,7 @@ from fleet.settings.entries import EXECUTORS, Entry, entries, resolved, unreadab
 from fleet.settings.environment import Env, Overrides, UndefinedVariable, expand, state_dir
 from fleet.settings.findings import Findings, kind_of
 from fleet.settings.keys import Keys
+from fleet.settings.labels import problem_with
 from fleet.settings.manager import FleetSettings, FleetTable, GlobalTable, database_url, is_loopback
 from fleet.settings.positions import Path, scan
 from fleet.settings.problems import Problem, Severity
@@ -133,6 +134,7 @@ class _Reader:
             return None
         top = self._overridden(top)
         found = entries(tables, self.findings, self.env, self.directory, executors)
+        self._check_labels(found, top)
         around = Around(
             findings=self.findings,
             fleet=manager,
@@ -143,8 +145,14 @@ class _Reader:
         definitions = resolve(found, around)
         if self.findings.are_fatal:
             return None
-        advise(top, found, definitions, self.findings)
+        advise(top, manager, found, definitions, self.findings)
         return self._assembled(top, manager, found, definitions)
+
+    def _check_labels(self, found: list[Entry], top: GlobalTable) -> None:
+        for entry in found:
+            problem = problem_with({**top.labels, **entry.table.labels})
+            if problem is not None:
+                entry.stop(self.findings, ("labels",), problem)
 
     def _note(self, keys: Keys) -> None:
         for path, hint in keys.unknown:

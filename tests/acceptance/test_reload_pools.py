@@ -107,6 +107,21 @@ def test_machines_of_older_settings_are_replaced_when_free_and_never_while_lease
     wait_until(lambda: len(living(manager)) == 1, 30, "its replacement")
 
 
+def test_a_pool_that_works_is_not_broken_by_wrong_settings_of_its_plugin(gitlab, make_manager):
+    config = '[runners.autoscaler.plugin_config]\n  shell = "/bin/sh"'
+    manager = make_manager(idle=1, idle_time="10m", pool_keys=config).start()
+    has_machine(manager)
+    before = living(manager)
+    manager.write(manager.config.read_text().replace('shell = "/bin/sh"', "shell = 7"))
+    wait_until(lambda: manager.events("configuration_not_reloaded"), 30, "the refusal of the file")
+    (refusal, *_) = manager.events("configuration_not_reloaded")
+    assert "shell" in refusal["error"]
+    job = gitlab.enqueue(make_job(script=["true"]))
+    (view,) = gitlab.wait_for(job, timeout=30)
+    assert view.state == "success"
+    assert set(before) <= set(living(manager))
+
+
 def test_a_change_that_outdates_nothing_keeps_every_machine(gitlab, make_manager):
     manager = make_manager(idle=1, idle_time="10m").start()
     has_machine(manager)

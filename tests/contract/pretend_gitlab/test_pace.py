@@ -70,9 +70,18 @@ def test_the_interval_last_told_counts(pace):
 def test_who_may_not_know_what_it_sent_last_is_forgiven(pace):
     pace.patched(0.0, 10)
     pace.patched(1.0, 10)
-    pace.forgive()
+    pace.forgive(1.05)
     assert pace.patched(1.1, 10) == []
     assert pace.patched(4.2, 10) == []
+
+
+def test_an_update_that_was_held_up_while_its_sender_was_killed_says_nothing_of_the_next_one(pace):
+    pace.patched(0.0, 10)
+    pace.forgive(3.2)
+    assert pace.patched(3.1, 10) == []
+    assert pace.patched(3.58, 10) == []
+    assert pace.patched(6.7, 10) == []
+    assert len(pace.patched(7.0, 10) + pace.patched(10.0, 10)) == 1
 
 
 def test_on_the_wire_hurrying_updates_are_a_breach(gitlab, job):

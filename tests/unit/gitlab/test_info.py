@@ -2,9 +2,8 @@
 
 import pytest
 
-from fleet.gitlab.errors import LabelError
 from fleet.gitlab.failure_reasons import map_reason
-from fleet.gitlab.info import FEATURES, architecture_name, build_info, merged_labels, platform_name
+from fleet.gitlab.info import FEATURES, architecture_name, build_info, platform_name
 
 
 def info(**more):
@@ -53,28 +52,6 @@ def test_processors_are_named_as_in_go(machine, name):
 )
 def test_systems_are_named_as_in_go(system, name):
     assert platform_name(system) == name
-
-
-def test_a_runners_own_label_wins():
-    assert merged_labels({"zone": "a", "tier": "1"}, {"zone": "b"}) == {"zone": "b", "tier": "1"}
-
-
-@pytest.mark.parametrize("key", ["ab", "-abc", ".abc", "a b c", "a" * 66, "ümlaut", "abc\n"])
-def test_a_bad_label_key_is_named(key):
-    with pytest.raises(LabelError, match="key"):
-        merged_labels({}, {key: "x"})
-
-
-@pytest.mark.parametrize("value", ["", "a b", "a" * 257, "x\n"])
-def test_a_bad_label_value_is_named_by_its_key(value):
-    with pytest.raises(LabelError, match="zone"):
-        merged_labels({}, {"zone": value})
-
-
-def test_labels_are_32_at_most():
-    merged_labels({f"key{n}": "x" for n in range(32)}, {})
-    with pytest.raises(LabelError, match="33"):
-        merged_labels({f"key{n}": "x" for n in range(32)}, {"one": "more"})
 
 
 @pytest.mark.parametrize(
