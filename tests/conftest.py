@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from fleet.store.engine import open_engine, upgrade
@@ -16,6 +17,13 @@ from tests.postgres import Cluster, Databases, running_cluster, server
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_come() -> Iterator[None]:
+    """What one test says about logs holds for no other."""
+    yield
+    structlog.reset_defaults()
 
 
 def _upgraded(url: str) -> None:

@@ -16,7 +16,13 @@ from collections.abc import Iterator
 import pytest
 
 # the terminal becomes the program's own, so that Ctrl-C there is a signal
-PROGRAM = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from fleet.cli.main import main; main()"
+PROGRAM = """
+import fcntl, signal, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has inherited "ignored"
+from fleet.cli.main import main
+main()
+"""
 
 
 class Terminal:
