@@ -58,7 +58,8 @@ AIMS = {
     "followed again after kill -9, p99 s": 5,
 }
 PRINTER = (
-    "import sys,time\n"
+    "import os,sys,time\n"
+    "while not os.path.exists('{go}'): time.sleep(1)\n"
     "end=time.time()+{seconds}\n"
     "while time.time()<end:\n"
     " for _ in range(10): sys.stdout.write('at %.3f some words that a build would print here\\n'%time.time())\n"
@@ -164,8 +165,10 @@ def loud(count: int, *, machines: int, capacity: int, name: str, rounds: int) ->
     """Jobs that print 100 lines a second each; a round is a span of their run."""
     with rig(machines=machines, capacity=capacity, idle=count, concurrent=count) as r:
         r.ready(machines)
-        program = PRINTER.format(seconds=SPAN_S * rounds + 90)
+        go = r.manager.directory / "go"  # else the first would be done before the last has begun
+        program = PRINTER.format(seconds=SPAN_S * rounds + 60, go=go)
         jobs = running_jobs(r, count, [f"exec {sys.executable} -c '{program.replace(chr(39), chr(34))}'"])
+        go.touch()
         time.sleep(5)
         cost = cost_of_running(r, count, rounds)
         late = [each for job in jobs[:20] for each in delays(r, job)]
@@ -343,7 +346,9 @@ def main() -> int:
     for name, measure in known.items():
         if not given.only or name in given.only:
             print(f"measuring {name} ...", file=sys.stderr)
-            found |= measure()
+            seen = measure()
+            print(json.dumps(seen), file=sys.stderr)
+            found |= seen
     show(found)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     result = {"machine": machine, "load": os.getloadavg()[0], "figures": found}
