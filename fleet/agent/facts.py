@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from . import PROTOCOL, VERSION, identity, leases, system
+from . import PROTOCOL, VERSION, identity, leases, room, system
 from .home import Home
 
 VERSION_WITHIN_S = 2.0
@@ -48,7 +48,7 @@ def hello(home: Home) -> dict:
 
 def pulse(home: Home) -> dict:
     """What changes from minute to minute."""
-    return {"free_bytes": system.free_bytes(home.root), "load": system.load()}
+    return {"free_bytes": system.free_bytes(home.root), "load": system.load(), "disks": room.disks(home)}
 
 
 def known(home: Home) -> list:

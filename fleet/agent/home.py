@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 
-FOLDERS = ("agents", "jobs", "tombstones", "serve")
+FOLDERS = ("agents", "jobs", "tombstones", "serve", "uses")
 
 
 class Home:
@@ -22,6 +22,8 @@ class Home:
         self.tombstones = os.path.join(root, "tombstones")
         self.serve = os.path.join(root, "serve")
         self.contact = os.path.join(root, "contact")
+        self.uses = os.path.join(root, "uses")
+        self.disks = os.path.join(root, "disks.json")
 
     def make(self) -> None:
         """Make the folders; only the agent's user may enter."""

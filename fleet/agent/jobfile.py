@@ -25,11 +25,12 @@ FIELDS = (
     ("timeout_s", (*NUMBER, type(None))),
     ("abort_grace_s", NUMBER),
     ("cleanup_paths", (list, type(None))),
+    ("keeps", (list, type(None))),
     ("trace", dict),
     ("stages", list),
 )
-DEFAULTS = {"user": None, "shell": "sh", "environment": {}, "abort_grace_s": 10, "trace": {}, "timeout_s": None}
-OPTIONAL = frozenset({"directories", "files", "script_timeout_s", "cleanup_paths"})
+DEFAULTS = {"user": None, "shell": "sh", "environment": {}, "abort_grace_s": 10, "trace": {}, "timeout_s": None, "containers": None}
+OPTIONAL = frozenset({"directories", "files", "script_timeout_s", "cleanup_paths", "keeps"})
 TRACE_LISTS = ("masks", "mask_prefixes", "mask_parameters")
 
 
@@ -63,6 +64,10 @@ def _check_paths(job: dict) -> None:
         if not isinstance(entry, dict) or not isinstance(entry.get("mode", 0), int):
             raise _bad("an entry of `directories` or `files` is malformed")
         paths.append(entry.get("path"))
+    for entry in job.get("keeps") or []:
+        if not isinstance(entry, dict):
+            raise _bad("an entry of `keeps` is malformed")
+        paths += [entry.get("path"), entry.get("root")]
     for entry in job.get("files") or []:
         if not isinstance(entry.get("text"), str):
             raise _bad("an entry of `files` has no text")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from . import control, facts, hostkey, identity, leases, signing, starting, system, tasks
+from . import control, facts, hostkey, identity, leases, signing, starting, system, tasks, tidy
 from .children import describe
 from .cleaning import clean
 from .errors import Refused
@@ -40,6 +40,7 @@ class Requests:
             "user": self._user,
             "ping": self._ping,
             "rekey": self._rekey,
+            "tidy": self._tidy,
         }
 
     def take(self, head: dict, body: bytes) -> None:
@@ -150,6 +151,10 @@ class Requests:
     def _run(self, head: dict, _body: bytes) -> dict | None:
         shell = head.get("shell") or "sh"
         self._later(head, tasks.command(head["command"], shell, float(head["timeout_s"]), self._home.root))
+        return None
+
+    def _tidy(self, head: dict, _body: bytes) -> dict | None:
+        self._later(head, tasks.function(lambda: tidy.tidy(self._home, head), float(head["timeout_s"])))
         return None
 
     def _later(self, head: dict, task: tasks.Task) -> None:

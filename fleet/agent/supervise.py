@@ -10,7 +10,7 @@ import os
 import signal
 import time
 
-from . import jobfiles, leftovers, stages, system
+from . import leftovers, stages, system, uses
 from .cgroup import JobGroup
 from .children import Child, Launcher, describe
 from .control import Control
@@ -28,6 +28,7 @@ from .wakes import Doors, Ear
 TRANSFERS = frozenset({stages.RESTORE_CACHE, stages.DOWNLOAD_ARTIFACTS, stages.ARCHIVE_CACHE, stages.UPLOAD_ARTIFACTS})
 CLEANUP_S = 120.0
 LONGEST_RETRY_DELAY_S = 300.0
+BEING_REMOVED_S = 0.05
 
 
 class Supervisor:
@@ -50,6 +51,8 @@ class Supervisor:
         self._launcher = Launcher(identity, self._group, self._pump.output, self._pump.errors)
         self._limits = Limits(job, time.monotonic() + remaining_s, remaining_s)
         self._running = Running(self._pump, self._control, self._limits, job.get("abort_grace_s", 10))
+        self._manner = manner_of(job, lease, identity, self._launcher, self._running, self._trace)
+        self._holds = uses.Holds(lease.home)
         self._progress = stages.Progress()
         self._desk = None
 
@@ -71,7 +74,7 @@ class Supervisor:
 
     def _run_job(self) -> None:
         self._control.read()
-        made = self._make_files()
+        made = self._hold_things() or self._manner.prepare()
         if not made.is_good:
             self._progress.record({"kind": stages.PREPARE, "name": "prepare"}, made)
         last = None
@@ -85,17 +88,15 @@ class Supervisor:
         leftovers.end_descendants()
         self._remove_files()
 
-    def _make_files(self) -> Ending:
-        folder = self._job["cwd"]
-        directories = self._job.get("directories") or []
-        for path in [folder, *(directory["path"] for directory in directories)]:
-            try:
-                jobfiles.grant_folder(path, self._identity)
-            except OSError:  # the user's own attempt tells what is wrong
-                continue
-        files = self._job.get("files") or []
-        child = self._launcher.function(lambda: jobfiles.prepare(folder, directories, files))
-        return self._running.wait_for(child, {"kind": stages.PREPARE, "name": "prepare"})
+    def _hold_things(self) -> Ending | None:
+        """Keep what the job uses of earlier ones from being pruned; what cut the wait for it short."""
+        for thing in uses.things_of(self._job):
+            uses.watch_disk(self._lease.home, thing.root)
+            while not self._holds.take(thing):
+                cut = self._running.pause(BEING_REMOVED_S, {"kind": stages.PREPARE, "name": "prepare"})
+                if cut is not None:
+                    return cut
+        return None
 
     def _run_stage(self, stage: dict) -> None:
         self._state["stage"] = stage["name"]
@@ -199,6 +200,7 @@ class Supervisor:
         if not is_clean:
             self._trace.warn("some processes of the job could not be ended")
         self._pump.end_stage()
+        self._holds.close()
         discard(self._lease.reserve)  # the last words have room, though the disk is full
         self._trace.log.finish()
         self._state.update(

@@ -98,13 +98,13 @@ def command(text: str, shell: str, timeout_s: float, root: str) -> Task:
         os.close(script)
 
 
-def function(run) -> Task:
-    """Run a function that may refuse; its refusal becomes the reply."""
+def function(run, timeout_s: float | None = None) -> Task:
+    """Run a function that may refuse; what it returns, or its refusal, becomes the reply."""
 
     def report(writing: int) -> None:
         reply = {"ok": True}
         try:
-            run()
+            reply.update(run() or {})
         except Refused as exc:
             reply = {"ok": False, "error": exc.slug, "message": exc.message}
         except OSError as exc:
@@ -117,4 +117,4 @@ def function(run) -> Task:
         except ValueError:
             return {"ok": False, "error": "failed", "message": "it ended without an answer"}
 
-    return Task(report, done)
+    return Task(report, done, timeout_s)

@@ -116,6 +116,7 @@ def render(*, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, l
         "script_timeout_s": timeouts.script_s,
         "abort_grace_s": ABORT_GRACE_S,
         "cleanup_paths": [layout.tmp],
+        "keeps": [{"path": layout.project, "root": layout.builds}],
         "trace": _trace(payload, runner, expanded, flags),
         "stages": stages,
     }
