@@ -12,6 +12,9 @@ import structlog
 from hypothesis import settings
 
 from fleet.store.engine import open_engine, upgrade
+from tests.docker.engine import Engine, running_engine
+from tests.docker.registry import Registry, running_registry
+from tests.docker.sharing import shared_engine
 from tests.postgres import Cluster, Databases, running_cluster, server
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
@@ -123,3 +126,24 @@ def empty_store_url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> s
         return f"sqlite:///{tmp_path / 'empty.db'}"
     url: str = request.getfixturevalue("empty_postgres_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[Engine]:
+    """A Docker Engine that all tests of this run share; what a test makes in it, it removes."""
+    with shared_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def own_engine() -> Iterator[Engine]:
+    """A Docker Engine that the test may stop, kill and start."""
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def docker_registry() -> Iterator[Registry]:
+    """A private registry on loopback that wants a login."""
+    with running_registry() as registry:
+        yield registry
