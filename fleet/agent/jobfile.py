@@ -29,7 +29,7 @@ FIELDS = (
     ("trace", dict),
     ("stages", list),
 )
-DEFAULTS = {"user": None, "shell": "sh", "environment": {}, "abort_grace_s": 10, "trace": {}, "timeout_s": None, "containers": None}
+DEFAULTS = {"user": None, "shell": "sh", "environment": {}, "abort_grace_s": 10, "trace": {}, "timeout_s": None}
 OPTIONAL = frozenset({"directories", "files", "script_timeout_s", "cleanup_paths", "keeps"})
 TRACE_LISTS = ("masks", "mask_prefixes", "mask_parameters")
 

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 
-from . import leftovers, stages, system, uses
+from . import jobfiles, leftovers, stages, system, uses
 from .cgroup import JobGroup
 from .children import Child, Launcher, describe
 from .control import Control
@@ -51,7 +51,6 @@ class Supervisor:
         self._launcher = Launcher(identity, self._group, self._pump.output, self._pump.errors)
         self._limits = Limits(job, time.monotonic() + remaining_s, remaining_s)
         self._running = Running(self._pump, self._control, self._limits, job.get("abort_grace_s", 10))
-        self._manner = manner_of(job, lease, identity, self._launcher, self._running, self._trace)
         self._holds = uses.Holds(lease.home)
         self._progress = stages.Progress()
         self._desk = None
@@ -74,7 +73,7 @@ class Supervisor:
 
     def _run_job(self) -> None:
         self._control.read()
-        made = self._hold_things() or self._manner.prepare()
+        made = self._hold_things() or self._make_files()
         if not made.is_good:
             self._progress.record({"kind": stages.PREPARE, "name": "prepare"}, made)
         last = None
@@ -97,6 +96,18 @@ class Supervisor:
                 if cut is not None:
                     return cut
         return None
+
+    def _make_files(self) -> Ending:
+        folder = self._job["cwd"]
+        directories = self._job.get("directories") or []
+        for path in [folder, *(directory["path"] for directory in directories)]:
+            try:
+                jobfiles.grant_folder(path, self._identity)
+            except OSError:  # the user's own attempt tells what is wrong
+                continue
+        files = self._job.get("files") or []
+        child = self._launcher.function(lambda: jobfiles.prepare(folder, directories, files))
+        return self._running.wait_for(child, {"kind": stages.PREPARE, "name": "prepare"})
 
     def _run_stage(self, stage: dict) -> None:
         self._state["stage"] = stage["name"]
