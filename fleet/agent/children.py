@@ -7,14 +7,17 @@ that closes when the shell starts, never by an exception in two processes.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import termios
 
 from . import system
 from .cgroup import JobGroup
 from .identity import Identity
 
 NOT_STARTED = 127
+PROGRAM = 9  # where a shell on a terminal finds what it is to read first; a plain sh knows numbers of one digit only
 
 
 class Child:
@@ -57,11 +60,34 @@ class Launcher:
             os.fchown(script, self._identity.uid, self._identity.gid)
         return self._start(run, script)
 
+    def on_terminal(self, arguments: list, program: int, environment: dict, folder: str, slave: int) -> Child:
+        """Start a shell on a terminal that becomes its own; it finds its program under the number PROGRAM."""
+        path = system.find_program(arguments[0], environment.get("PATH", system.STANDARD_PATH)) or arguments[0]
+
+        def run() -> None:
+            os.dup2(program, PROGRAM)
+            _enter(folder)
+            os.execve(path, arguments, environment)
+
+            os.fchown(program, self._identity.uid, self._identity.gid)
+            os.fchown(slave, self._identity.uid, self._identity.gid)
+        return self._start(run, None, terminal=slave)
+
     def function(self, run) -> Child:
         """Run a function as the job's user; what it raises becomes the complaint."""
         return self._start(run, None)
 
-    def _start(self, run, stdin: int | None) -> Child:
+    def program(self, run, extra: tuple = ()) -> Child:
+        """Run a function as the job's user; what it returns is the exit code, `extra` are descriptors that it may use."""
+
+        def end() -> None:
+            for number in extra:
+                os.set_inheritable(number, True)
+            os._exit(run())
+
+        return self._start(end, None)
+
+    def _start(self, run, stdin: int | None, terminal: int | None = None) -> Child:
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         pid = os.fork()
@@ -69,7 +95,7 @@ class Launcher:
             os.close(writing)
             return Child(pid, reading)
         try:
-            self._become(stdin)
+            self._become(stdin, terminal)
             run()
             os._exit(0)
         except BaseException as exc:  # noqa: BLE001  a forked child must never return into the supervisor's code
@@ -77,15 +103,20 @@ class Launcher:
         finally:
             os._exit(NOT_STARTED)
 
-    def _become(self, stdin: int | None) -> None:
+    def _become(self, stdin: int | None, terminal: int | None) -> None:
         os.setsid()
         self._group.join()
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
-        os.dup2(self._output, 1)
-        os.dup2(self._errors, 2)
+        if terminal is not None:
+            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+            for number in (0, 1, 2):
+                os.dup2(terminal, number)
+        else:
+            os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
+            os.dup2(self._output, 1)
+            os.dup2(self._errors, 2)
         self._identity.become()
 
 

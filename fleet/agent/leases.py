@@ -36,6 +36,7 @@ class Lease:
         self.control = os.path.join(self.folder, "control")
         self.wake = os.path.join(self.folder, "wake")
         self.signs = os.path.join(self.folder, "signs")
+        self.terminals = os.path.join(self.folder, "terminals")
         self.reserve = os.path.join(self.folder, "reserve")
 
     @property

@@ -63,10 +63,15 @@ class Pump:
         for number in {self.output, self.errors}:
             os.fchown(number, uid, gid)
 
-    def also(self, number: int, run) -> None:
-        """Run a function when a descriptor can be read."""
+    def also(self, number: int, run, events: int = select.POLLIN) -> None:
+        """Run a function when a descriptor can be read, or has been hung up on."""
         self._others[number] = run
-        self._poll.register(number, select.POLLIN)
+        self._poll.register(number, events)
+
+    def no_more(self, number: int) -> None:
+        """Wait for a descriptor no longer."""
+        if self._others.pop(number, None) is not None:
+            self._poll.unregister(number)
 
     def hurry(self) -> None:
         """A stage begins: its first output is taken without delay."""

@@ -17,16 +17,18 @@ from .home import Home, write, write_json
 from .leases import Lease
 
 MOST_PARTS = 128
+UNANSWERED = frozenset({"terminal_data", "terminal_resize", "terminal_taken", "terminal_close"})
 
 
 class Requests:
     """All kinds of requests of one channel."""
 
-    def __init__(self, home: Home, follows: dict, tasks_: dict, send) -> None:
+    def __init__(self, home: Home, follows: dict, tasks_: dict, send, terminals) -> None:
         self._home = home
         self._follows = follows
         self._tasks = tasks_
         self._send = send
+        self._terminals = terminals
         self._starts = {}  # id -> (head, parts that have come) of a start in several frames
         self._kinds = {
             "start": self._start,
@@ -41,6 +43,7 @@ class Requests:
             "ping": self._ping,
             "rekey": self._rekey,
             "tidy": self._tidy,
+            "terminal": self._terminal,
         }
 
     def take(self, head: dict, body: bytes) -> None:
@@ -49,6 +52,8 @@ class Requests:
         if kind == "sign_reply":
             self._sign_reply(head)
             return
+        if kind in UNANSWERED:
+            self._terminals.take(head, body)
         if kind == "part":
             head, body = self._gather(head, body)
             if head is None:
@@ -143,10 +148,14 @@ class Requests:
         if lease.is_known and not lease.is_cleaned:
             lease.obey(int(head["epoch"]))
         self._drop(lease.name)
+        self._terminals.drop_lease(lease.name)
         if lease.is_cleaned and not os.path.exists(lease.folder):
             return {"ok": True}
         self._later(head, tasks.function(lambda: clean(lease)))
         return None
+
+    def _terminal(self, head: dict, _body: bytes) -> None:
+        self._terminals.ask(self._obeyed(head), head)
 
     def _run(self, head: dict, _body: bytes) -> dict | None:
         shell = head.get("shell") or "sh"

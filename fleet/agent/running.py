@@ -67,11 +67,11 @@ class Running:
         """Why a stage should not even begin."""
         return self._cause(stage, self._limits.of(stage))
 
-    def pause(self, seconds: float, stage: dict) -> Ending | None:
-        """Wait between two attempts; what cut the wait short."""
+    def pause(self, seconds: float, stage: dict, *, wanted=lambda: True) -> Ending | None:
+        """Wait, as long as that is wanted; what cut the wait short."""
         until = time.monotonic() + seconds
         limits = self._limits.of({**stage, "timeout_s": None})
-        while time.monotonic() < until:
+        while wanted() and time.monotonic() < until:
             cause = self._cause(stage, limits)
             if cause is not None:
                 return cause

@@ -19,6 +19,7 @@ from .errors import BrokenFrame
 from .frames import Decoder, encode
 from .home import Home
 from .requests import Requests
+from .terminals import Terminals
 from .wakes import Ear
 
 HEARTBEAT_S = 20.0
@@ -39,7 +40,8 @@ class Serve:
         self._follows = {}
         self._tasks = {}
         self._watched = {}
-        self._requests = Requests(home, self._follows, self._tasks, self._send)
+        self._terminals = Terminals(self._send)
+        self._requests = Requests(home, self._follows, self._tasks, self._send, self._terminals)
         self._ear = Ear(os.path.join(home.serve, "%d" % os.getpid()))
         self._poll = select.poll()
         self._asked = {}
@@ -63,6 +65,7 @@ class Serve:
             sys.stderr.write("fleet-agent: the manager is gone\n")
         finally:
             self._ear.close()
+            self._terminals.close()
             for task, _ in self._tasks.values():
                 task.stop()
 
@@ -70,7 +73,8 @@ class Serve:
         self._fill()
         self._ask_poll()
         now = time.monotonic()
-        due = min([self._heartbeat_at, *(task.deadline for task, _ in self._tasks.values())])
+        deadline = min(self._heartbeat_at, self._terminals.deadline())
+        due = min([deadline, *(task.deadline for task, _ in self._tasks.values())])
         ready = dict(self._poll.poll(max(0.0, due - now) * 1000 + 0.5))
         if self._out in ready:
             self._flush()
@@ -79,6 +83,7 @@ class Serve:
         for number in set(ready) & set(self._watched):
             self._supervisor_ended(number)
         self._tend(ready)
+        self._terminals.tend(ready)
         if self._in in ready:
             self._read()
         if time.monotonic() >= self._heartbeat_at:
@@ -95,6 +100,7 @@ class Serve:
         talking = [number for number, (task, _) in self._tasks.items() if not task.is_silent]
         for number in (*self._watched, *talking):
             wanted[number] = select.POLLIN
+        wanted.update(self._terminals.wanted(may_read=len(self._waiting) < WAITING_LIMIT))
         for number in set(self._asked) - set(wanted):
             self._poll.unregister(number)
         for number, events in wanted.items():
@@ -102,8 +108,8 @@ class Serve:
                 self._poll.register(number, events)
         self._asked = wanted
 
-    def _send(self, head: dict) -> None:
-        self._waiting += encode(head)
+    def _send(self, head: dict, body: bytes = b"") -> None:
+        self._waiting += encode(head, body)
 
     def _fill(self) -> None:
         """Take one frame of each followed job in turn, while nothing else waits."""
@@ -133,6 +139,7 @@ class Serve:
         names, lost = self._ear.heard()
         for name in list(self._follows) if lost else names & set(self._follows):
             self._follows[name].refresh()
+        self._terminals.look(None if lost else names)
 
     def _supervisor_ended(self, number: int) -> None:
         follow = self._watched[number]

@@ -22,6 +22,7 @@ from .running import Limits, Running
 from .signing import SignDesk
 from .stages import Ending
 from .telling import Teller
+from .terminal_desk import TerminalDesk
 from .trace import Trace
 from .wakes import Doors, Ear
 
@@ -29,6 +30,7 @@ TRANSFERS = frozenset({stages.RESTORE_CACHE, stages.DOWNLOAD_ARTIFACTS, stages.A
 CLEANUP_S = 120.0
 LONGEST_RETRY_DELAY_S = 300.0
 BEING_REMOVED_S = 0.05
+SHELL_ON_TERMINAL = '. /dev/fd/9; exec 9<&-; exec "$0" -i'  # what it reads first sets the job's variables
 
 
 class Supervisor:
@@ -54,6 +56,8 @@ class Supervisor:
         self._holds = uses.Holds(lease.home)
         self._progress = stages.Progress()
         self._desk = None
+        self._terminals = TerminalDesk(lease, self._pump, self._teller.tell, self._open_shell)
+        self._control.on_read(self._terminals.look)
 
     def run(self) -> None:
         """All of the job; the result is written when this returns."""
@@ -76,14 +80,17 @@ class Supervisor:
         made = self._hold_things() or self._make_files()
         if not made.is_good:
             self._progress.record({"kind": stages.PREPARE, "name": "prepare"}, made)
+        self._terminals.begin()
         last = None
         for stage in self._job["stages"]:
             if stage["kind"] == stages.CLEANUP:
+                self._end_terminals()
                 leftovers.end_descendants()
             if stage.get("script") and self._progress.admits(stage):
                 self._run_stage(stage)
                 last = stage["name"]
         self._state["stage"] = last
+        self._end_terminals()
         leftovers.end_descendants()
         self._remove_files()
 
@@ -166,10 +173,35 @@ class Supervisor:
             desk = self._open_desk()
             environment.update(desk.environment())
             extra = desk.descriptors
-        arguments = [self._job["shell"]]
-        if self._job.get("login"):
-            arguments.append("-l")
-        return self._launcher.shell(arguments, script, environment, self._job["cwd"], extra)
+        return self._manner.start(stage, script, environment, extra)
+
+    def _open_shell(self, slave: int, kind: str) -> Child:
+        """A shell on an open terminal, as the job's user and with the job's variables."""
+        about = self._job.get("terminal") or {}
+        program = system.nameless_file(encoded(about.get("program") or ""), self._lease.folder)
+        environment = {**self._identity.environment(), **(self._job.get("environment") or {})}
+        environment.update(TERM=kind, CI_JOB_STATUS="running", FLEET_LEASE=self._lease.name, PWD=self._job["cwd"])
+        try:
+            return self._launcher.on_terminal(
+                [self._job["shell"], "-c", SHELL_ON_TERMINAL], program, environment, self._job["cwd"], slave
+            )
+        finally:
+            os.close(program)
+
+    def _end_terminals(self) -> None:
+        """Let the terminals that may hold the job do so, then end them all."""
+        hold_s = self._terminals.hold_s
+        if hold_s:
+            self._trace.say("A terminal is open: the job waits for it, for %s at most" % stages.duration(hold_s))
+            self._pump.log_grew()
+            cause = self._running.pause(
+                hold_s, {"kind": stages.PREPARE, "name": "terminal"}, wanted=lambda: self._terminals.hold_s > 0
+            )
+            if cause is not None:
+                self._trace.say("The terminal is closed: %s" % cause.message)
+            elif self._terminals.hold_s:
+                self._trace.say("The terminal is closed: its time is over")
+        self._terminals.end_all("the job is over")
 
     def _open_desk(self) -> SignDesk:
         if self._desk is None:

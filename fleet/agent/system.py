@@ -177,6 +177,15 @@ def descendants(root: int) -> list:
     return found
 
 
+def session_members(leader: int) -> list:
+    """The processes below this one that are in a session, as far as they are not zombies."""
+    found = []
+    for pid in descendants(os.getpid()):
+        fields = _stat_fields(pid)
+        if fields is not None and fields[0] not in {"Z", "X"} and int(fields[3]) == leader:
+            found.append(pid)
+    return found
+
 def has_children(pid: int) -> bool:
     """Whether a process has children; True where the kernel does not say."""
     path = "/proc/%d/task/%d/children" % (pid, pid)
