@@ -54,6 +54,7 @@ class Requests:
             return
         if kind in UNANSWERED:
             self._terminals.take(head, body)
+            return
         if kind == "part":
             head, body = self._gather(head, body)
             if head is None:
