@@ -1,8 +1,7 @@
 """What this program can do for jobs, in GitLab's words: the `features` of the `info` object.
 
 Rule: only what works. GitLab hands out only jobs whose needs are named here; a word too few leaves jobs waiting, a word
-too many breaks them. Not here, because not built: artifacts, cache, services, images, secrets, native steps, inputs,
-terminals.
+too many breaks them. Not here, because not built: artifacts, cache, services, images, secrets, native steps, terminals.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ CLIENT = frozenset((
     "trace_reset", "trace_checksum", "trace_size", "cancelable", "cancel_gracefully", "two_phase_job_commit",
 ))  # fmt: skip
 SHELL = frozenset(("variables", "raw_variables", "refspecs", "masking", "multi_build_steps", "return_exit_code"))
+PAYLOAD = frozenset(("job_inputs",))  # what the manager does with a payload, whatever the executor
 SHELL_EXECUTORS = frozenset(("instance", "shell", "ssh"))
 
 
@@ -18,4 +18,4 @@ def features_of(executor: str) -> frozenset[str]:
     """What a runner of this executor advertises."""
     if executor not in SHELL_EXECUTORS:
         return frozenset()
-    return CLIENT | SHELL | {"shared"}
+    return CLIENT | PAYLOAD | SHELL | {"shared"}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.execution import flags as feature_flags
-from fleet.execution import git_credentials, masks, support
+from fleet.execution import git_credentials, inputs, masks, support
 from fleet.execution.cleaning import cleaned
 from fleet.execution.exports import FILE_MODE, Exports, exports_of
 from fleet.execution.facts import LeaseFacts, MachineFacts, RunnerFacts
@@ -61,6 +61,7 @@ def render(*, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, l
     support.refuse_unsupported(payload)
     payload, warnings = cleaned(payload)
     flags, flag_warnings = _flags(payload, runner)
+    payload, input_warnings = inputs.filled(payload, is_on=flags["FF_ENABLE_JOB_INPUTS_INTERPOLATION"])
     layout, variables = _placed(payload, runner, machine, lease, flags)
     wishes = git_wishes(
         payload=payload, runner=runner, machine=machine, lease=lease, variables=variables, flags=flags, layout=layout
@@ -116,11 +117,11 @@ def render(*, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, l
         "script_timeout_s": timeouts.script_s,
         "abort_grace_s": ABORT_GRACE_S,
         "cleanup_paths": [layout.tmp],
-        "keeps": [{"path": layout.project, "root": layout.builds}],
         "trace": _trace(payload, runner, expanded, flags),
         "stages": stages,
     }
-    warnings += [*flag_warnings, *exports.warnings, *timeouts.warnings, *support.warnings_about(payload)]
+    warnings += [*flag_warnings, *input_warnings, *exports.warnings, *timeouts.warnings]
+    warnings += support.warnings_about(payload)
     if wants_trace and runner.debug_trace_disabled:
         warnings.append("CI_DEBUG_TRACE is set, and this runner does not allow debug traces: it has no effect")
     return Rendered(

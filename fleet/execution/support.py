@@ -22,7 +22,6 @@ def refuse_unsupported(payload: JobPayload) -> None:
     """Raise `JobRefused` for what no stage could stand for."""
     found = [
         *(["run (native steps)"] if payload.run.strip() not in {"", "null", "[]"} else ()),
-        *(["inputs"] if payload.inputs else ()),
         *(["secrets"] if payload.secrets else ()),
         *_unknown_options("image", payload.image),
         *(option for service in payload.services for option in _unknown_options(f"services:{service.name}", service)),

@@ -123,7 +123,6 @@ def test_another_user_needs_root() -> None:
     "changes",
     [
         {"run": '[{"name": "x"}]'},
-        {"inputs": [{"key": "a", "value": {"type": "string", "content": "x"}}]},
         {"secrets": {"A": {"vault": {}}}},
         {"image": {"name": "x", "executor_opts": {"docker": {"privileged": True}}}},
         {"image": {"name": "x", "executor_opts": {"podman": {}}}},
