@@ -385,7 +385,7 @@ def _assemble(
         ("rotate", 30.0, rotator.activate),
         ("mark", 5.0, upkeep.mark),
         ("prune", 600.0, upkeep.prune),
-        ("progress", 1.0, lambda: listener.trace_sent(reporter.progress())),
+        ("progress", 3.0, lambda: listener.trace_sent(reporter.progress())),
     ):
         driver.add(Controller(name=name, period_s=period_s, activate=activate))
     return manager

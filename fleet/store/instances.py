@@ -28,25 +28,42 @@ def active_leases_of(instance_id: sa.ColumnElement[str] | str) -> sa.Select[int]
     )
 
 
+# Built once: these are asked every second or oftener, however little happens.
+_IN = (
+    sa.select(instances, active_leases_of(instances.c.instance_id).scalar_subquery().label("leases"))
+    .where(
+        instances.c.pool.in_(sa.bindparam("pools_", expanding=True)),
+        instances.c.state.in_(sa.bindparam("states_", expanding=True)),
+    )
+    .order_by(instances.c.created_at, instances.c.instance_id)
+    .limit(sa.bindparam("limit_"))
+)
+_EXPECTING = (
+    sa.select(instances.c.pool)
+    .where(
+        instances.c.pool.in_(sa.bindparam("pools_", expanding=True)),
+        instances.c.state != InstanceState.GONE.value,
+        sa.or_(
+            instances.c.state.in_(sa.bindparam("states_", expanding=True)),
+            instances.c.unreachable_since.is_not(None),
+        ),
+    )
+    .distinct()
+)
+
+
 def instances_in(
     tx: Tx, pools: Iterable[str], states: Iterable[InstanceState], *, limit: int = 100_000
 ) -> list[Instance]:
     """The instances of `pools` that are in one of `states`, oldest first."""
-    query = (
-        sa.select(instances, active_leases_of(instances.c.instance_id).scalar_subquery().label("leases"))
-        .where(instances.c.pool.in_(list(pools)), instances.c.state.in_([s.value for s in states]))
-        .order_by(instances.c.created_at, instances.c.instance_id)
-        .limit(limit)
-    )
-    return [_value(tx, row) for row in tx.sql.execute(query)]
+    asked = {"pools_": list(pools), "states_": [state.value for state in states], "limit_": limit}
+    return [_value(tx, row) for row in tx.sql.execute(_IN, asked)]
 
 
 def pools_expecting(tx: Tx, pools: Iterable[str], states: Iterable[InstanceState]) -> set[str]:
     """Those of these pools that have an instance in one of these states, or one that cannot be reached."""
-    c = instances.c
-    changing = sa.or_(c.state.in_([s.value for s in states]), c.unreachable_since.is_not(None))
-    query = sa.select(c.pool).where(c.pool.in_(list(pools)), c.state != InstanceState.GONE.value, changing).distinct()
-    return set(tx.sql.execute(query).scalars())
+    asked = {"pools_": list(pools), "states_": [state.value for state in states]}
+    return set(tx.sql.execute(_EXPECTING, asked).scalars())
 
 
 def instance(tx: Tx, instance_id: InstanceId) -> Instance | None:
@@ -90,6 +107,7 @@ def _value(tx: Tx, row: Any) -> Instance:
         facts=json.loads(row.facts or "{}"),
         unreachable_since=row.unreachable_since,
         unhealthy=row.unhealthy,
+        full=row.full,
         due_at=row.due_at,
         attempts=row.attempts,
         leases=row.leases,
