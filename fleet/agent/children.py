@@ -27,6 +27,10 @@ class Child:
         self.pid = pid
         self._complaint = complaint
 
+    def signal(self, number: int) -> None:
+        """Signal the child and those of its group."""
+        system.send_group(self.pid, number)
+
     def complaint(self) -> str:
         """What stood in its way, once it has ended; empty when it started as it should."""
         try:
@@ -46,13 +50,19 @@ class Launcher:
         self._output = output
         self._errors = errors
 
-    def shell(self, arguments: list, script: int, environment: dict, folder: str, extra: tuple = ()) -> Child:
-        """Start a shell that reads its program from an open file; `extra` are descriptors that it inherits."""
+    def shell(  # noqa: PLR0917  they are what a process has
+        self, arguments: list, script: int, environment: dict, folder: str, extra: tuple = (), enter=lambda: None
+    ) -> Child:
+        """Start a shell that reads its program from an open file; `extra` are descriptors that it inherits.
+
+        `enter` is called in the child, before it goes to the folder.
+        """
         program = system.find_program(arguments[0], environment.get("PATH", system.STANDARD_PATH)) or arguments[0]
 
         def run() -> None:
             for number in extra:
                 os.set_inheritable(number, True)
+            enter()
             _enter(folder)
             os.execve(program, arguments, environment)
 
@@ -69,6 +79,7 @@ class Launcher:
             _enter(folder)
             os.execve(path, arguments, environment)
 
+        if self._identity.drops:
             os.fchown(program, self._identity.uid, self._identity.gid)
             os.fchown(slave, self._identity.uid, self._identity.gid)
         return self._start(run, None, terminal=slave)
@@ -78,7 +89,7 @@ class Launcher:
         return self._start(run, None)
 
     def program(self, run, extra: tuple = ()) -> Child:
-        """Run a function as the job's user; what it returns is the exit code, `extra` are descriptors that it may use."""
+        """Run a function as the job's user; it returns the exit code. `extra` are descriptors that it may hand on."""
 
         def end() -> None:
             for number in extra:

@@ -1,8 +1,8 @@
 """Removes everything of a lease from the machine, and says so for good.
 
-Rule: processes first, then the job's files as the job's user, then the tombstone, then the lease's folder. Each step
-may be done again, so a clean that was cut short is finished by the next one; and a lease that never came here gets
-its tombstone too, so that a late `start` is refused.
+Rule: processes first, then its containers, then the job's files as the job's user, then the tombstone, then the
+lease's folder. Each step may be done again, so a clean that was cut short is finished by the next one; and a lease that
+never came here gets its tombstone too, so that a late `start` is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .leases import Lease
 
 WITHIN_S = 15.0
 FILES_WITHIN_S = 300.0
+CONTAINERS_WITHIN_S = 120.0
 
 
 def clean(lease: Lease) -> None:
@@ -29,6 +30,7 @@ def clean(lease: Lease) -> None:
         state = read_json(lease.state)
         if record and not state.get("is_clean"):
             _end_job(lease, state)
+            _remove_containers(lease, record)
         if record and state.get("state") != "exited":
             _remove_files(record)
         JobGroup(lease.name, is_root=os.geteuid() == 0).remove(WITHIN_S)
@@ -57,6 +59,20 @@ def _end_job(lease: Lease, state: dict) -> None:
     group = JobGroup(lease.name, is_root=os.geteuid() == 0)
     if system.is_alive(pid, started) or not leftovers.end_orphans(lease.name, group, WITHIN_S):
         raise Refused("failed", "some processes of lease %s cannot be ended: the machine is not clean" % lease.name)
+
+
+def _remove_containers(lease: Lease, record: dict) -> None:
+    """Remove what the job made in the container engine."""
+    made_in = record.get("containers")
+    if not made_in:
+        return
+    from .docker.engine import Engine  # noqa: PLC0415  most agents never need it
+    from .docker.sweeping import sweep  # noqa: PLC0415  as above
+
+    problem = sweep(Engine(made_in.get("program") or "docker", made_in.get("host"), lease.name), CONTAINERS_WITHIN_S)
+    if problem:
+        message = "the containers of lease %s cannot be removed: %s" % (lease.name, problem)
+        raise Refused("failed", message + ": the machine is not clean")
 
 
 def _remove_files(record: dict) -> None:

@@ -10,6 +10,7 @@ import json
 import re
 
 from . import stages
+from .docker import section as containers
 from .errors import Refused
 
 SHELLS = ("bash", "sh")
@@ -28,8 +29,17 @@ FIELDS = (
     ("keeps", (list, type(None))),
     ("trace", dict),
     ("stages", list),
+    ("containers", (dict, type(None))),
 )
-DEFAULTS = {"user": None, "shell": "sh", "environment": {}, "abort_grace_s": 10, "trace": {}, "timeout_s": None}
+DEFAULTS = {
+    "user": None,
+    "shell": "sh",
+    "environment": {},
+    "abort_grace_s": 10,
+    "trace": {},
+    "timeout_s": None,
+    "containers": None,
+}
 OPTIONAL = frozenset({"directories", "files", "script_timeout_s", "cleanup_paths", "keeps"})
 TRACE_LISTS = ("masks", "mask_prefixes", "mask_parameters")
 
@@ -55,6 +65,10 @@ def parse(body: bytes) -> dict:
     _check_trace(job["trace"])
     for stage in job["stages"]:
         _check_stage(stage)
+    if job["containers"]:
+        problem = containers.problem_with(job["containers"])
+        if problem:
+            raise _bad(problem)
     return job
 
 

@@ -95,3 +95,12 @@ def remove(path: str) -> None:
     if failed is not None:
         raise failed
     os.rmdir(path)
+
+
+def give_all(paths: list, uid: int, gid: int) -> None:
+    """Give files and trees to a user; never what a link points to."""
+    for path in paths:
+        for folder, _, names in os.walk(path):
+            os.chown(folder, uid, gid, follow_symlinks=False)
+            for name in names:
+                os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)

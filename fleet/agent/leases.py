@@ -50,17 +50,19 @@ class Lease:
         return os.path.exists(os.path.join(self.folder, "lease.json"))
 
     def record(self) -> dict:
-        """What was promised: lease, boot_id, epoch, user, cleanup_paths."""
+        """What was promised: lease, boot_id, epoch, user, cleanup_paths, containers."""
         return read_json(os.path.join(self.folder, "lease.json"))
 
     def promise(self, epoch: int, job: dict) -> None:
         """Write durably that this lease is about to have effects, and set some room aside for its last words."""
+        containers = job.get("containers")
         record = {
             "lease": self.name,
             "boot_id": system.boot_id(),
             "epoch": epoch,
             "user": job.get("user"),
-            "cleanup_paths": job.get("cleanup_paths") or [],
+            "cleanup_paths": [] if containers else job.get("cleanup_paths") or [],  # those are inside of containers
+            "containers": containers and {name: containers.get(name) for name in ("program", "host")},
         }
         write(self.reserve, b"\0" * RESERVE_BYTES)
         write_json(os.path.join(self.folder, "lease.json"), record, durable=True)

@@ -88,9 +88,9 @@ class Running:
             if worse is not None and (cause is None or (worse.how == stages.ABORTED != cause.how)):
                 cause = worse
                 kill_at = min(kill_at, now + self._grace_s)
-                system.send_group(child.pid, signal.SIGTERM)
+                child.signal(signal.SIGTERM)
             if now >= kill_at:
-                system.send_group(child.pid, signal.SIGKILL)
+                child.signal(signal.SIGKILL)
                 kill_at, give_up_at = NEVER, now + UNKILLABLE_S
             if now >= give_up_at:
                 break

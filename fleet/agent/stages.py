@@ -23,16 +23,20 @@ KINDS = BEFORE_STEPS | UPLOADS | {STEP, AFTER_SCRIPT, CLEANUP}
 WEIGHT = {AFTER_SCRIPT: 1, ARCHIVE_CACHE: 2, UPLOAD_ARTIFACTS: 3}
 
 EXITED, FAILED_TO_START, TIMED_OUT, JOB_TIMED_OUT, SCRIPT_TIMED_OUT = "exit", "not_started", "stage", "job", "script"
-CANCELED, ABORTED = "cancel", "abort"
+CANCELED, ABORTED, BROKEN = "cancel", "abort", "broken"
 
 
 class Ending:
     """How a stage ended: by itself, or because it was ended; and what is said about it."""
 
-    def __init__(self, how: str, code: int = 0, message: str = "") -> None:
+    def __init__(
+        self, how: str, code: int = 0, message: str = "", reason: str | None = None, *, is_vanished: bool = False
+    ) -> None:
         self.how = how
         self.code = code
         self.message = message
+        self.reason = reason  # GitLab's, where the ending itself says it
+        self.is_vanished = is_vanished  # what the stage ran in is gone
 
     @property
     def is_good(self) -> bool:
@@ -132,6 +136,8 @@ def weight(kind: str) -> int:
 
 def reason_of(stage: dict, ending: Ending) -> str | None:
     """GitLab's name for the failure."""
+    if ending.reason is not None:
+        return ending.reason
     if ending.how in {TIMED_OUT, SCRIPT_TIMED_OUT, JOB_TIMED_OUT}:
         return "job_execution_timeout"
     if ending.how == FAILED_TO_START:

@@ -10,13 +10,14 @@ import os
 import signal
 import time
 
-from . import jobfiles, leftovers, stages, system, uses
+from . import leftovers, stages, system, uses
 from .cgroup import JobGroup
 from .children import Child, Launcher, describe
 from .control import Control
 from .home import discard, write_json
 from .identity import Identity
 from .leases import Lease
+from .manners import encoded, manner_of
 from .pump import Pump
 from .running import Limits, Running
 from .signing import SignDesk
@@ -53,6 +54,7 @@ class Supervisor:
         self._launcher = Launcher(identity, self._group, self._pump.output, self._pump.errors)
         self._limits = Limits(job, time.monotonic() + remaining_s, remaining_s)
         self._running = Running(self._pump, self._control, self._limits, job.get("abort_grace_s", 10))
+        self._manner = manner_of(job, lease, identity, self._launcher, self._running, self._trace)
         self._holds = uses.Holds(lease.home)
         self._progress = stages.Progress()
         self._desk = None
@@ -77,7 +79,7 @@ class Supervisor:
 
     def _run_job(self) -> None:
         self._control.read()
-        made = self._hold_things() or self._make_files()
+        made = self._hold_things() or self._manner.prepare()
         if not made.is_good:
             self._progress.record({"kind": stages.PREPARE, "name": "prepare"}, made)
         self._terminals.begin()
@@ -95,6 +97,7 @@ class Supervisor:
         self._remove_files()
 
     def _hold_things(self) -> Ending | None:
+        self._is_in_order = self._manner.finish()
         """Keep what the job uses of earlier ones from being pruned; what cut the wait for it short."""
         for thing in uses.things_of(self._job):
             uses.watch_disk(self._lease.home, thing.root)
@@ -103,18 +106,6 @@ class Supervisor:
                 if cut is not None:
                     return cut
         return None
-
-    def _make_files(self) -> Ending:
-        folder = self._job["cwd"]
-        directories = self._job.get("directories") or []
-        for path in [folder, *(directory["path"] for directory in directories)]:
-            try:
-                jobfiles.grant_folder(path, self._identity)
-            except OSError:  # the user's own attempt tells what is wrong
-                continue
-        files = self._job.get("files") or []
-        child = self._launcher.function(lambda: jobfiles.prepare(folder, directories, files))
-        return self._running.wait_for(child, {"kind": stages.PREPARE, "name": "prepare"})
 
     def _run_stage(self, stage: dict) -> None:
         self._state["stage"] = stage["name"]
@@ -139,7 +130,7 @@ class Supervisor:
         attempts = max(1, int(stage.get("attempts") or 1))
         delay_s = float(stage.get("retry_delay_s", 5.0))
         for attempt in range(1, attempts + 1):
-            ending = self._run_script(stage, stage["script"])
+            ending = self._run_once(stage)
             if ending.how != stages.EXITED or ending.is_good or attempt == attempts:
                 return ending
             self._trace.warn(
@@ -157,23 +148,28 @@ class Supervisor:
         refused = self._running.refuse(stage)
         if refused is not None:
             return refused
-        number = system.nameless_file(encoded(script), self._lease.folder)
-        try:
-            return self._running.wait_for(self._start_shell(stage, number), stage)
-        finally:
-            os.close(number)
+        while True:
+            ending = self._manner.judge(stage, self._running.wait_for(self._start(stage, script), stage))
+            if not self._manner.repeats(stage, ending):
+                return ending
 
-    def _start_shell(self, stage: dict, script: int) -> Child:
-        environment = {**self._identity.environment(), **(self._job.get("environment") or {})}
-        environment["CI_JOB_STATUS"] = self._progress.job_status(stage["kind"])
-        environment["FLEET_LEASE"] = self._lease.name
-        environment["PWD"] = self._job["cwd"]
+    def _start(self, stage: dict, script: str) -> Child:
+        environment, extra = self._surroundings(stage)
+        return self._manner.start(stage, script, environment, extra)
+
+    def _surroundings(self, stage: dict) -> tuple:
+        """What a stage is told in its environment, and the descriptors that it inherits."""
+        environment = {
+            "CI_JOB_STATUS": self._progress.job_status(stage["kind"]),
+            "FLEET_LEASE": self._lease.name,
+            "PWD": self._job["cwd"],
+        }
         extra = ()
         if stage["kind"] in TRANSFERS:
             desk = self._open_desk()
             environment.update(desk.environment())
             extra = desk.descriptors
-        return self._manner.start(stage, script, environment, extra)
+        return environment, extra
 
     def _open_shell(self, slave: int, kind: str) -> Child:
         """A shell on an open terminal, as the job's user and with the job's variables."""
@@ -222,7 +218,7 @@ class Supervisor:
         paths = self._job.get("cleanup_paths") or []
         if not paths:
             return
-        child = self._launcher.function(lambda: jobfiles.remove_all(paths))
+        child = self._manner.remove(paths)
         ending = self._running.wait_for(child, {"kind": stages.CLEANUP, "name": "cleanup", "timeout_s": CLEANUP_S})
         if not ending.is_good:
             self._trace.warn("some files of the job were not removed: %s" % ending.message)
@@ -239,7 +235,7 @@ class Supervisor:
         }
 
     def _end(self, result: dict) -> None:
-        is_clean = leftovers.end_descendants() and self._group.remove(leftovers.WITHIN_S)
+        is_clean = leftovers.end_descendants() and self._is_in_order and self._group.remove(leftovers.WITHIN_S)
         if not is_clean:
             self._trace.warn("some processes of the job could not be ended")
         self._pump.end_stage()

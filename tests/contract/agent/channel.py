@@ -25,8 +25,8 @@ def pack(path: pathlib.Path) -> pathlib.Path:
     """The agent as the manager installs it: one zip with a package and a start."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__main__.py", MAIN)
-        for source in sorted(AGENT.glob("*.py")):
-            archive.write(source, f"fleet_agent/{source.name}")
+        for source in sorted(AGENT.rglob("*.py")):
+            archive.write(source, f"fleet_agent/{source.relative_to(AGENT)}")
     return path
 
 

@@ -1,0 +1,282 @@
+"""The container manner: a job's user steps in a container of its image, everything else beside it.
+
+The build container is made once and started anew for each stage, with the stage's script on standard input; what it
+leaves outside of its volumes stays for the next stage. Helper stages run confined on this machine (`confine.py`) or in
+a root container on the same volumes.
+
+Rule: the exit code is the container's, never the program's that talks to the engine: an engine that is restarted in the
+middle of a stage fails the job as ours, not as the script's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from .. import jobfiles, stages, system
+from ..children import Child, Launcher
+from ..home import discard, read_json, write_json
+from ..identity import Identity
+from ..leases import Lease
+from ..manners import ShellManner, encoded
+from ..running import Running
+from ..stages import Ending
+from ..trace import Trace
+from .confine import Confinement, Place, die_with_parent
+from .engine import Engine, Failed, Watch
+from .explaining import explain
+from .preparing import HOST, RESULT, create_build, create_helper, prepare
+from .quoting import files_script, quote
+from .services import relay_log
+from .sweeping import remove_known, sweep
+
+SECTION = "prepare_executor"
+ATTEMPTS, PAUSE_S = 3, 3.0
+SWEEP_S = 300.0
+BUILD = "build"
+OURS = "runner_system_failure"
+HELPER_HOME = {"HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "PATH": system.STANDARD_PATH}
+
+
+class ContainerChild:
+    """The program that is attached to a container; signals go to what runs in the container."""
+
+    def __init__(self, child: Child, engine: Engine, container: str, *, native_stop: bool) -> None:
+        self._child = child
+        self._engine = engine
+        self._container = container
+        self._native_stop = native_stop
+
+    @property
+    def pid(self) -> int:
+        """The process to wait for."""
+        return self._child.pid
+
+    def complaint(self) -> str:
+        """See Child."""
+        return self._child.complaint()
+
+    def signal(self, number: int) -> None:
+        """Signal every process in the container."""
+        if number == signal.SIGKILL:
+            self._spawn("kill", self._container)
+        elif self._native_stop:
+            self._spawn("stop", self._container)
+        else:
+            self._spawn("exec", "--user", "0:0", self._container, "sh", "-c", "kill -TERM -1")
+            system.send(self._child.pid, number)  # the program hands it on to the container's first process
+
+    def _spawn(self, *words: str) -> None:
+        """Start the program beside; the supervisor takes note of its end as of any other's."""
+        null = os.open(os.devnull, os.O_RDWR)
+        moves = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1, 2)]
+        try:
+            command = self._engine.command(*words)
+            os.posix_spawn(command[0], command, self._engine.environment(), file_actions=moves, setpgroup=0)
+        except OSError:
+            system.send_group(self._child.pid, signal.SIGKILL)
+        finally:
+            os.close(null)
+
+
+class ContainerManner(ShellManner):
+    """Stages are containers, and helpers beside them."""
+
+    def __init__(  # noqa: PLR0917  they are the parts of a supervisor
+        self, job: dict, lease: Lease, identity: Identity, launcher: Launcher, running: Running, trace: Trace
+    ) -> None:
+        super().__init__(job, lease, identity, launcher, running)
+        section = job["containers"]
+        self._section = section
+        self._trace = trace
+        self._engine = Engine(section.get("program") or "docker", section.get("host"), lease.name)
+        self._result = os.path.join(lease.folder, RESULT)
+        self._umask = 0o022 if section.get("chown") else 0
+        self._repeats_left = max(0, int(section.get("attempts") or 1) - 1)
+        self._made = {}
+        self._confinement = None
+        self._watch = None
+
+    def prepare(self) -> Ending:
+        """Make the containers, then the job's folders and files in their volumes."""
+        stage = {"kind": stages.PREPARE, "name": SECTION, "timeout_s": self._section.get("prepare_timeout_s")}
+        ending = self._prepare_in_time(stage)
+        if ending.is_good:
+            self._made = read_json(self._result)
+            if self._made["helper"] == HOST:
+                places = [Place(path, source) for path, source in self._made["places"]]
+                self._confinement = Confinement(self._lease.folder, places)
+            self._watch = Watch(self._engine)
+            self._follow_services()
+            ending = self._make_files(stage)
+        self._trace.close_section(SECTION)
+        return ending
+
+    def _prepare_in_time(self, stage: dict) -> Ending:
+        for attempt in range(1, ATTEMPTS + 1):
+            discard(self._result)
+            child = self._launcher.program(self._prepare_in_child)
+            ending = self._told(self._running.wait_for(child, stage))
+            if ending.how != stages.BROKEN or ending.reason != OURS or attempt == ATTEMPTS:
+                return ending
+            self._trace.warn("Preparation failed: %s. It is tried again in %d s" % (ending.message, PAUSE_S))
+            cut = self._running.pause(PAUSE_S, stage)
+            if cut is not None:
+                return cut
+            self._in_child(lambda: sweep(self._engine, 60.0), stage)
+        return ending
+
+    def _prepare_in_child(self) -> int:
+        return prepare(self._section, self._engine, self._lease.folder, lambda result: write_json(self._result, result))
+
+    def _told(self, ending: Ending) -> Ending:
+        """The ending of the preparation in the words that the child left."""
+        told = read_json(self._result)
+        if ending.how == stages.EXITED and ending.code and told.get("reason"):
+            return Ending(stages.BROKEN, 0, told["message"], told["reason"])
+        if ending.how == stages.EXITED and ending.code:
+            return Ending(stages.BROKEN, 0, "the preparation of the containers was ended", OURS)
+        return ending
+
+    def _make_files(self, stage: dict) -> Ending:
+        directories, files = self._job.get("directories") or [], self._job.get("files") or []
+        folder, stale = self._job["cwd"], self._job.get("cleanup_paths") or []
+        roots = [place["path"] for place in self._section["places"]]
+
+        def make() -> None:
+            jobfiles.remove_all(stale)
+            for root in roots:
+                os.chmod(root, 0o777)  # noqa: S103  the image's user, whoever that is, writes here
+            jobfiles.prepare(folder, directories, files)
+
+        if self._confinement is not None:
+            return self._in_child(lambda: (self._confinement.enter(self._umask), make()), stage)
+        script = files_script(roots, stale, folder, directories, files)
+        return self.judge({**stage, "where": "helper"}, self._running.wait_for(self._attach(HELPER, script), stage))
+
+    def _in_child(self, run, stage: dict) -> Ending:
+        return self._running.wait_for(self._launcher.function(run), stage)
+
+    def _follow_services(self) -> None:
+        """Services' logs in the job's log, when it asks for them."""
+        if not self._section.get("service_logs"):
+            return
+        for container, alias in self._made["services"]:
+
+            def relay(container: str = container, alias: str = alias) -> None:
+                die_with_parent()
+                relay_log(self._engine, container, alias)
+
+            self._launcher.function(relay)
+
+    def start(self, stage: dict, script: str, environment: dict, extra: tuple) -> Child:
+        """Start a script of a stage in the job's container, or where helper stages run."""
+        if stage.get("where") == BUILD or self._confinement is None:
+            told = "export CI_JOB_STATUS=%s\n" % quote(environment.get("CI_JOB_STATUS", "running"))
+            return self._attach(BUILD if stage.get("where") == BUILD else HELPER, told + script)
+        own = {**HELPER_HOME, **(self._job.get("environment") or {}), **environment}
+        number = system.nameless_file(encoded(script), self._lease.folder)
+        try:
+            return self._launcher.shell(
+                ["sh"], number, own, self._job["cwd"], extra, enter=lambda: self._confinement.enter(self._umask)
+            )
+        finally:
+            os.close(number)
+
+    def _attach(self, which: str, script: str) -> ContainerChild:
+        container = self._container(which)
+        number = system.nameless_file(encoded(script), self._lease.folder)
+        try:
+            command = self._engine.command("start", "--attach", "--interactive", container)
+            child = self._launcher.shell(command, number, self._engine.environment(), "/")
+        finally:
+            os.close(number)
+        native = bool(self._section.get("native_stop"))
+        return ContainerChild(child, self._engine, container, native_stop=native)
+
+    def _container(self, which: str) -> str:
+        return self._section["image" if which == BUILD else "helper"]["container"]
+
+    def enter(self, stage: dict) -> None:  # noqa: ARG002  one shape
+        """In a forked child: confined among the job's volumes, as root."""
+        if self._confinement is None:
+            raise OSError("transfers need an agent with root rights on this machine: let it log in as root or sudo")
+        self._confinement.enter(self._umask)
+
+    def judge(self, stage: dict, ending: Ending) -> Ending:
+        """What the container says of its end, which may be more than its exit code."""
+        is_build = stage.get("where") == BUILD
+        if ending.is_good:
+            return self._handed_over(stage) if self._section.get("chown") and not is_build else ending
+        if not is_build and self._confinement is not None:
+            return ending
+        which = BUILD if is_build else HELPER
+        try:
+            known = self._engine.inspect("container", self._container(which))
+        except Failed as exc:
+            return Ending(stages.BROKEN, 0, exc.message, OURS) if ending.how == stages.EXITED else ending
+        if ending.how != stages.EXITED:
+            if known is not None and known["State"].get("Running"):
+                self._engine.ask("kill", self._container(which))
+            return ending
+        return explain(ending, known, self._section, is_engine_gone=self._watch is not None and self._watch.is_broken)
+
+    def _handed_over(self, stage: dict) -> Ending:
+        """Give what helper stages made to the user of the image (FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR)."""
+        if self._confinement is None or stage["kind"] == stages.CLEANUP:
+            return Ending(stages.EXITED)
+        if "owner" not in self._made:
+            words = ("run", "--rm", "--pull", "never", "--label", self._engine.label, *self._user_words())
+            answer = self._engine.ask(*words, "--entrypoint", "sh", self._made["image"], "-c", "id -u; id -g")
+            numbers = answer.output.split()
+            if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+                message = "the user of the job's image cannot be told: %s" % (answer.complaint() or answer.output)
+                return Ending(stages.BROKEN, 0, message, OURS)
+            self._made["owner"] = [int(number) for number in numbers]
+        uid, gid = self._made["owner"]
+        paths = self._section["owned"]
+        return self._in_child(lambda: (self._confinement.enter(0o022), jobfiles.give_all(paths, uid, gid)), stage)
+
+    def _user_words(self) -> list:
+        user = self._section["image"].get("user")
+        return ["--user", user] if user else []
+
+    def repeats(self, stage: dict, ending: Ending) -> bool:
+        """Make the container again that has vanished, as often as EXECUTOR_JOB_SECTION_ATTEMPTS says."""
+        if not ending.is_vanished or not self._repeats_left:
+            return False
+        self._repeats_left -= 1
+        self._trace.warn("%s: %s. It is made anew, and the stage begins again" % (stage["name"], ending.message))
+        try:
+            if stage.get("where") == BUILD:
+                create_build(self._engine, self._section, self._made["image"])
+            else:
+                create_helper(self._engine, self._section, self._made["helper_image"])
+        except Failed:
+            return False
+        return True
+
+    def remove(self, paths: list) -> Child:
+        """Start to remove files of the job from its volumes."""
+        if self._confinement is not None:
+            return self._launcher.function(lambda: (self._confinement.enter(), jobfiles.remove_all(paths)))
+        if not self._made:
+            return self._launcher.function(lambda: None)
+        return self._attach(HELPER, "rm -rf -- %s\n" % " ".join(quote(path) for path in paths))
+
+    def finish(self) -> bool:
+        """Remove the job's containers, its network and temporary volumes."""
+        if self._watch is not None:
+            self._watch.close()
+
+        def run() -> int:
+            problem = "" if self._made and remove_known(self._engine, self._section) else sweep(self._engine)
+            if problem:
+                os.write(1, ("WARNING: the job's containers were not all removed: %s\n" % problem).encode())
+            return 1 if problem else 0
+
+        stage = {"kind": stages.CLEANUP, "name": "cleanup", "timeout_s": SWEEP_S}
+        return self._running.wait_for(self._launcher.program(run), stage).is_good
+
+
+HELPER = "helper"

@@ -1,0 +1,68 @@
+"""Removes everything of a job from the engine, found by its label.
+
+Rule: it may be done again and again, by the job's supervisor at its end or by `clean` when the supervisor was killed;
+what is absent is fine. It looks until it finds nothing, because an engine may still make what a killed program asked
+for.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .engine import Engine, Failed
+
+WITHIN_S = 240.0
+
+
+def sweep(engine: Engine, within_s: float = WITHIN_S) -> str:
+    """Remove the job's containers, networks and temporary volumes; empty, or what could not be removed."""
+    if engine.found is None:
+        return ""  # nothing was ever made here
+    give_up_at = time.monotonic() + within_s
+    problem = ""
+    clear_looks = 0
+    while clear_looks < 2:
+        try:
+            left, problem = _pass(engine)
+        except Failed as exc:
+            left, problem = True, exc.message
+        clear_looks = 0 if left else clear_looks + 1
+        if left and time.monotonic() > give_up_at:
+            return problem or "some containers of the job cannot be removed"
+        if left and problem:
+            time.sleep(1.0)
+    return ""
+
+
+def remove_known(engine: Engine, section: dict) -> bool:
+    """At a job's own end: everything that its job file names, without a look around; False: better `sweep`."""
+    names = [each["container"] for each in (section["image"], section["helper"], *(section.get("services") or []))]
+    volumes = [volume["name"] for volume in section.get("volumes") or [] if not volume.get("keep")]
+    gone = [engine.ask("rm", "--force", "--volumes", *names)]
+    if section.get("network"):
+        gone.append(engine.ask("network", "rm", section["network"]["name"]))
+    if volumes:
+        gone.append(engine.ask("volume", "rm", "--force", *volumes))
+    return all(answer.is_good or answer.is_absent for answer in gone)
+
+
+def _pass(engine: Engine) -> tuple:
+    """One look at everything; whether there was something, and what went wrong."""
+    mark = "label=" + engine.label
+    containers = _listed(engine, "ps", "--all", "--quiet", "--no-trunc", "--filter", mark)
+    problem = ""
+    if containers:
+        answer = engine.ask("rm", "--force", "--volumes", *containers)
+        problem = "" if answer.is_good or answer.is_absent else answer.complaint()
+    networks = _listed(engine, "network", "ls", "--quiet", "--filter", mark)
+    volumes = _listed(engine, "volume", "ls", "--quiet", "--filter", mark)
+    for kind, names in (("network", networks), ("volume", volumes)):
+        for name in names:
+            answer = engine.ask(kind, "rm", name)
+            if not answer.is_good and not answer.is_absent:
+                problem = answer.complaint()
+    return bool(containers or networks or volumes), problem
+
+
+def _listed(engine: Engine, *words: str) -> list:
+    return engine.must(*words, what="the job's containers cannot be listed").split()

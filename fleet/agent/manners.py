@@ -1,0 +1,91 @@
+"""How the stages of a job are run: here, in shells on the machine, as the job's user. The other way is containers.
+
+Rule: a manner prepares, starts the child of a stage, judges how it ended, and puts in order; waiting, the stage matrix
+and the log are the supervisor's.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import jobfiles, stages, system
+from .children import Child, Launcher
+from .identity import Identity
+from .leases import Lease
+from .running import Running
+from .stages import Ending
+from .trace import Trace
+
+PREPARING = {"kind": stages.PREPARE, "name": "prepare"}
+
+
+class ShellManner:
+    """Stages are shells of the job's user."""
+
+    def __init__(self, job: dict, lease: Lease, identity: Identity, launcher: Launcher, running: Running) -> None:
+        self._job = job
+        self._lease = lease
+        self._identity = identity
+        self._launcher = launcher
+        self._running = running
+
+    def prepare(self) -> Ending:
+        """Make the job's folders and files."""
+        folder = self._job["cwd"]
+        directories = self._job.get("directories") or []
+        for path in [folder, *(directory["path"] for directory in directories)]:
+            try:
+                jobfiles.grant_folder(path, self._identity)
+            except OSError:  # the user's own attempt tells what is wrong
+                continue
+        files = self._job.get("files") or []
+        child = self._launcher.function(lambda: jobfiles.prepare(folder, directories, files))
+        return self._running.wait_for(child, PREPARING)
+
+    def start(self, stage: dict, script: str, environment: dict, extra: tuple) -> Child:  # noqa: ARG002  one shape
+        """Start a script of a stage; `environment` is what the supervisor says of the stage."""
+        arguments = [self._job["shell"], "-l"] if self._job.get("login") else [self._job["shell"]]
+        own = {**self._identity.environment(), **(self._job.get("environment") or {}), **environment}
+        number = system.nameless_file(encoded(script), self._lease.folder)
+        try:
+            return self._launcher.shell(arguments, number, own, self._job["cwd"], extra)
+        finally:
+            os.close(number)
+
+    def enter(self, stage: dict) -> None:
+        """In a forked child: go where a transfer of this stage finds the job's files."""
+
+    def judge(self, stage: dict, ending: Ending) -> Ending:  # noqa: ARG002  one shape
+        """How a stage really ended."""
+        return ending
+
+    def repeats(self, stage: dict, ending: Ending) -> bool:  # noqa: ARG002  one shape
+        """Whether the stage is to be run again, because what it ran in has gone."""
+        return False
+
+    def remove(self, paths: list) -> Child:
+        """Start to remove files of the job."""
+        return self._launcher.function(lambda: jobfiles.remove_all(paths))
+
+    def finish(self) -> bool:
+        """The job is over; False when something is left that `clean` has to see to."""
+        return True
+
+
+def manner_of(  # noqa: PLR0917  they are the parts of a supervisor
+    job: dict, lease: Lease, identity: Identity, launcher: Launcher, running: Running, trace: Trace
+) -> ShellManner:
+    """The manner that the job file asks for."""
+    if not job.get("containers"):
+        return ShellManner(job, lease, identity, launcher, running)
+    from .docker.manner import ContainerManner  # noqa: PLC0415  shell jobs start sooner without it
+
+    return ContainerManner(job, lease, identity, launcher, running, trace)
+
+
+def encoded(script: str) -> bytes:
+    """A script as bytes; what cannot be written as UTF-8 is replaced."""
+    try:
+        return script.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return script.encode("utf-8", "replace")
