@@ -55,6 +55,7 @@ class Supervisor:
         self._limits = Limits(job, time.monotonic() + remaining_s, remaining_s)
         self._running = Running(self._pump, self._control, self._limits, job.get("abort_grace_s", 10))
         self._manner = manner_of(job, lease, identity, self._launcher, self._running, self._trace)
+        self._is_in_order = not job.get("containers")
         self._holds = uses.Holds(lease.home)
         self._progress = stages.Progress()
         self._desk = None
@@ -96,8 +97,8 @@ class Supervisor:
         leftovers.end_descendants()
         self._remove_files()
 
-    def _hold_things(self) -> Ending | None:
         self._is_in_order = self._manner.finish()
+    def _hold_things(self) -> Ending | None:
         """Keep what the job uses of earlier ones from being pruned; what cut the wait for it short."""
         for thing in uses.things_of(self._job):
             uses.watch_disk(self._lease.home, thing.root)
