@@ -63,12 +63,12 @@ def parse(body: bytes) -> dict:
     _check_paths(job)
     _check_environment(job["environment"] or {})
     _check_trace(job["trace"])
-    for stage in job["stages"]:
-        _check_stage(stage)
     if job["containers"]:
         problem = containers.problem_with(job["containers"])
         if problem:
             raise _bad(problem)
+    for stage in job["stages"]:
+        _check_stage(stage)
     return job
 
 

@@ -96,8 +96,8 @@ class Supervisor:
         self._end_terminals()
         leftovers.end_descendants()
         self._remove_files()
-
         self._is_in_order = self._manner.finish()
+
     def _hold_things(self) -> Ending | None:
         """Keep what the job uses of earlier ones from being pruned; what cut the wait for it short."""
         for thing in uses.things_of(self._job):
