@@ -43,12 +43,14 @@ def configure(level: LogLevel, form: LogFormat, stream: Any = None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # as text here, for both forms: the renderer's own tracebacks show local variables, and those hold secrets
+        structlog.processors.format_exc_info,
         without_tokens,
     ]
     if as_text:
         renderers: list[Any] = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     else:
-        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        renderers = [structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),

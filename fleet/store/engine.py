@@ -73,6 +73,7 @@ def open_engine(url: str) -> sa.Engine:
             pool_size=8,
             max_overflow=2,
             pool_recycle=1800,
+            hide_parameters=True,  # an error's text goes to logs; the values of rows do not
             connect_args=POSTGRES_CONNECT,
         )
         event.listen(engine, "connect", _limit_waiting)
@@ -98,6 +99,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         connect_args={"timeout": 30, "check_same_thread": False},
         pool_size=8,
         max_overflow=8,
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")

@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
 from fleet.store import jobs, pools
 from fleet.store.database import Store, Tx
+from fleet.store.engine import open_engine
 from fleet.store.seal import Seal, SealError, key_from_file
 from tests.contract.store.world import add_job, add_runner, at_once, new_seal, opened
 
@@ -42,6 +44,17 @@ def test_law_9_no_secret_can_be_read_in_the_raw_database(store: Store, store_url
     raw = raw_content(store_url, tmp_path)
     assert b"public-half" in raw, "what is not secret is readable there"
     assert [name for name, value in hidden.items() if value.encode() in raw] == []
+
+
+def test_law_9_an_error_of_the_database_tells_no_values_of_rows(store_url: str) -> None:
+    engine, hidden = open_engine(store_url), secrets.token_hex(12)
+    try:
+        with engine.connect() as connection, pytest.raises(sa.exc.SQLAlchemyError) as told:
+            connection.execute(sa.text("SELECT 1 FROM no_such_table WHERE name = :name"), {"name": hidden})
+    finally:
+        engine.dispose()
+    assert "no_such_table" in str(told.value)
+    assert hidden not in str(told.value)
 
 
 def raw_content(url: str, tmp_path: pathlib.Path) -> bytes:
