@@ -1,0 +1,8 @@
+"""All cases of the conformance pipeline."""
+
+from __future__ import annotations
+
+from tests.acceptance.pipelines import ends, log, scripts, sources, variables
+from tests.acceptance.pipelines.case import Case
+
+CASES: tuple[Case, ...] = (*ends.CASES, *scripts.CASES, *sources.CASES, *variables.CASES, *log.CASES)
