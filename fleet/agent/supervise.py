@@ -59,6 +59,7 @@ class Supervisor:
         self._holds = uses.Holds(lease.home)
         self._progress = stages.Progress()
         self._desk = None
+        self._transfers = loaded_transfers(job)
         self._terminals = TerminalDesk(lease, self._pump, self._teller.tell, self._open_shell)
         self._control.on_read(self._terminals.look)
 
@@ -89,7 +90,7 @@ class Supervisor:
             if stage["kind"] == stages.CLEANUP:
                 self._end_terminals()
                 leftovers.end_descendants()
-            if stage.get("script") and self._progress.admits(stage):
+            if (stage.get("script") or stage.get("transfer")) and self._progress.admits(stage):
                 self._run_stage(stage)
                 last = stage["name"]
         self._state["stage"] = last
@@ -144,6 +145,22 @@ class Supervisor:
             if stage.get("before_retry"):
                 self._run_script(stage, stage["before_retry"])
         return ending
+
+    def _run_once(self, stage: dict) -> Ending:
+        if not stage.get("transfer"):
+            return self._run_script(stage, stage["script"])
+        refused = self._running.refuse(stage)
+        if refused is not None:
+            return refused
+        told, extra = self._surroundings(stage)
+        environment = {**self._identity.environment(), **told}
+
+        def transfer() -> int:
+            os.environ.update(environment)  # over the machine's own, which names its proxies
+            self._manner.enter(stage)
+            return self._transfers.run(stage["transfer"])
+
+        return self._running.wait_for(self._launcher.program(transfer, extra), stage)
 
     def _run_script(self, stage: dict, script: str) -> Ending:
         refused = self._running.refuse(stage)
@@ -264,9 +281,10 @@ class Supervisor:
                 raise
 
 
-def encoded(script: str) -> bytes:
-    """A script as bytes; what cannot be written as UTF-8 is replaced."""
-    try:
-        return script.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return script.encode("utf-8", "replace")
+def loaded_transfers(job: dict):
+    """The code for transfers if the job has any: read now, for the agent's file may be another one later."""
+    if not any(stage.get("transfer") for stage in job["stages"]):
+        return None
+    from . import transfer  # noqa: PLC0415  jobs without transfers start sooner without it
+
+    return transfer
