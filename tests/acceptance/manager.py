@@ -59,6 +59,7 @@ class Manager:
         pool: str | None = None,
         pool_keys: str = "",
         runner_keys: str = "",
+        docker_keys: str = "",
         fleet_keys: str = "",
         top: str = "",
         database: str | None = None,
@@ -78,6 +79,7 @@ class Manager:
             pool = POOL.format(
                 machines=machines, capacity=capacity, idle=idle, idle_time=idle_time, pool_keys=pool_keys
             )
+        docker = f"  [runners.docker]\n{docker_keys}" if docker_keys else ""
         line = f'database = "{database}"' if database else ""
         self.write(
             f"""
@@ -99,6 +101,7 @@ token = "{self.runner["token"]}"
 executor = "{executor}"
 request_concurrency = {request_concurrency}
 {runner_keys}
+{docker}
 {pool}
 """
         )

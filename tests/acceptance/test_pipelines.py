@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests.acceptance.pipelines.case import BOTH, DOCKER, INSTANCE, SECTIONS
-from tests.acceptance.pipelines.every import CASES
+from tests.acceptance.pipelines.case import BOTH, DOCKER, SECTIONS
+from tests.acceptance.pipelines.every import CASES, RUN_ON
 from tests.acceptance.pipelines.running import run_cases
 from tests.acceptance.pipelines.table import PAGE, page
 from tests.acceptance.pipelines.world import running_world
@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("executor", [INSTANCE])
+@pytest.mark.parametrize("executor", RUN_ON)
 def test_jobs_behave_as_on_gitlab_runner(executor, tmp_path, request):
     engine = request.getfixturevalue("docker_engine") if executor == DOCKER else None
     registry = request.getfixturevalue("docker_registry") if executor == DOCKER else None
