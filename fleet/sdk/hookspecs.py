@@ -8,6 +8,7 @@ from typing import Any
 
 import pluggy
 
+from fleet.sdk.cache import CacheSetting, CacheStore
 from fleet.sdk.provider import Provider
 
 PROJECT = "fleet"
@@ -41,4 +42,32 @@ def fleet_provider(plugin: str, setting: ProviderSetting) -> Provider | None:
 
     Raises:
         BadParameters: `plugin_config` or a placement is wrong; the message names the key.
+    """
+
+
+@hookspec(firstresult=True)
+def fleet_cache_store(kind: str, setting: CacheSetting) -> CacheStore | None:
+    """Make the cache store of a runner, or return None when the kind is not yours.
+
+    Args:
+        kind: `Type` of `[runners.cache]`: `s3`, `gcs` or `azure`.
+        setting: the table of that kind.
+
+    Raises:
+        BadParameters: the table is wrong; the message names the key.
+    """
+
+
+@hookspec(firstresult=True)
+def fleet_secret(request: SecretRequest) -> SecretValue | None:
+    """Fetch one secret of a job, or return None when its kind is not yours.
+
+    Any thread may call it, and a call that hangs holds up the machine of its job: all that it does must end within
+    `request.timeout_s`. It is called again where a job wants several attempts, so it does not try again itself.
+
+    Raises:
+        SecretDenied: a person must mend the job or a permission; the message says which.
+        SecretNotFound: there is no such secret, version or field.
+        SecretUnavailable: nobody answered, or the provider broke.
+        SecretError: anything else.
     """

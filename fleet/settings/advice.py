@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from fleet.settings.cache import problem_of
 from fleet.settings.entries import Entry
 from fleet.settings.findings import Findings
 from fleet.settings.manager import FleetSettings, GlobalTable
@@ -26,6 +27,8 @@ def advise(
     for entry in running:
         _on_build_dir(entry, definitions, findings)
         _on_own_user(entry, definitions, findings)
+        _on_cache(entry, findings)
+    _on_terminals(top, findings)
     if not entries:
         findings.warn((), "there is no [[runners]] entry: nothing will run; add one with fleetctl register")
 
@@ -118,3 +121,9 @@ def _on_own_user(entry: Entry, definitions: list[Definition], findings: Findings
             " refused; name another user, or set allow_same_user = true in [fleet]"
         )
     findings.warn((*entry.path, "user"), what)
+
+
+def _on_cache(entry: Entry, findings: Findings) -> None:
+    problem = problem_of(entry.table.cache)
+    if problem is not None:
+        findings.warn((*entry.path, "cache"), f"{problem}; until then caches stay on the machine they were made on")

@@ -16,9 +16,14 @@ from fleet.settings.manager import FleetTable, GlobalTable
 from fleet.settings.positions import Path
 from fleet.settings.runner import RunnerTable
 from fleet.settings.section import Section
+from fleet.settings.session import SessionServerTable
 from fleet.settings.upstream import INSIDE, NOT_COVERED
 
-TOP_TABLES: Mapping[str, type[Section]] = {"fleet": FleetTable, "runners": RunnerTable}
+TOP_TABLES: Mapping[str, type[Section]] = {
+    "fleet": FleetTable,
+    "session_server": SessionServerTable,
+    "runners": RunnerTable,
+}
 
 
 class Keys:
@@ -58,7 +63,8 @@ class Keys:
         model = all_tables().get(names)
         is_open = model is not None and model.model_config.get("extra") == "allow"
         kept = {}
-        for key, value in raw.items():
+        for written, value in raw.items():
+            key = _spelled(written, own, names)
             if key in own:
                 kept[key] = value
             elif key in others:
@@ -77,6 +83,13 @@ class Keys:
             if key.lower() not in lower:
                 self.unknown.append(((*path, key), _suggestion(key, set(allowed), names)))
             self._inside(inner, (*path, key), (*names, key))
+
+
+def _spelled(key: str, own: Mapping[str, object], names: tuple[str, ...]) -> str:
+    """The key as we write it: GitLab Runner does not mind case, and the keys of its cache are unlike all others."""
+    if names[:2] != ("runners", "cache"):
+        return key
+    return next((each for each in own if each.lower() == key.lower()), key)
 
 
 def _names(path: Path) -> tuple[str, ...]:

@@ -234,6 +234,7 @@ class _Reader:
             "user": table.user or top.user,
             "labels": {**top.labels, **table.labels},
             "tls_ca_file": resolved(table.tls_ca_file, self.directory),
+            "cache": table.cache.with_paths_from(self.directory),
             "tls_cert_file": resolved(table.tls_cert_file, self.directory),
             "tls_key_file": resolved(table.tls_key_file, self.directory),
             "key": entry.key,

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from fleet.model.ids import PoolName, RunnerKey
 from fleet.settings.autoscaler import AutoscalerTable
+from fleet.settings.cache import CacheTable
 from fleet.settings.durations import Duration
 from fleet.settings.section import Instant, OptionalSecret, Secret, Section, Text, Texts
 
@@ -115,7 +116,7 @@ class RunnerEntry(Section):
     builds_dir: Text = None
     """Directory on the machine for working copies."""
     cache_dir: Text = None
-    """Directory on the machine for caches."""
+    """Directory on the machine for caches. Not set: `cache` in the home of the job's user."""
     clone_url: Text = None
     """Address to fetch sources from, where the server's own cannot be reached from the machines."""
     environment: Texts = Field(default=(), repr=False)
@@ -141,6 +142,8 @@ class RunnerEntry(Section):
     """GitLab Runner's feature flags, `FF_...`; a variable of a job beats them."""
     custom_build_dir: CustomBuildDirTable = Field(default_factory=CustomBuildDirTable)
     """May a job set `GIT_CLONE_PATH`?"""
+    cache: CacheTable = Field(default_factory=CacheTable)
+    """A remote store for job caches; without one, they stay on the machine."""
     instance: InstanceTable = Field(default_factory=InstanceTable)
     """Keys of the executor `instance`."""
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 CONTAINERS = "jobs in containers are not covered yet"
-CACHE = "caches are not covered yet"
 NEVER = "there is no such part in this program"
 
 NOT_COVERED: Mapping[tuple[str, ...], Mapping[str, str]] = {
     (): {
-        "session_server": "interactive terminals are not covered yet",
         "sentry_dsn": "errors are not sent to Sentry; they are in the log",
         "experimental": "the usage log is not covered yet",
         "machine": "Docker Machine is not supported; use [runners.autoscaler]",
@@ -23,7 +21,6 @@ NOT_COVERED: Mapping[tuple[str, ...], Mapping[str, str]] = {
     },
     ("runners",): {
         "artifact": "transfers of artifacts are not covered yet",
-        "cache": CACHE,
         "custom": "executor custom is not supported",
         "docker": CONTAINERS,
         "experimental": "the boot check is not covered; machines are checked before they get jobs",
@@ -51,18 +48,9 @@ def _words(text: str) -> frozenset[str]:
 
 # What may stand inside the tables above, so that a typing error in them is found, too.
 INSIDE: Mapping[tuple[str, ...], frozenset[str] | None] = {
-    ("session_server",): _words("listen_address advertise_address session_timeout"),
     ("experimental",): None,
     ("machine",): None,
     ("runners", "artifact"): _words("upload_timeout response_header_timeout"),
-    ("runners", "cache"): _words("Type Path Shared MaxUploadedArchiveSize s3 gcs azure"),
-    ("runners", "cache", "s3"): _words(
-        "ServerAddress AccessKey SecretKey SessionToken BucketName BucketLocation Insecure AuthenticationType"
-        " ServerSideEncryption ServerSideEncryptionKeyID DualStack PathStyle Accelerate RoleARN UploadRoleARN"
-        " AssumeRoleMaxConcurrency DisableAssumeRoleCredentialsCaching"
-    ),
-    ("runners", "cache", "gcs"): _words("AccessID PrivateKey CredentialsFile BucketName UniverseDomain"),
-    ("runners", "cache", "azure"): _words("AccountName AccountKey ContainerName StorageDomain"),
     ("runners", "docker"): _words(
         "host tls_cert_path tls_verify hostname image runtime memory memory_swap memory_reservation cgroup_parent"
         " cpuset_cpus cpuset_mems cpus cpu_shares dns dns_search privileged services_privileged"

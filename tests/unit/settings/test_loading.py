@@ -114,7 +114,6 @@ def test_gitlab_runners_own_file_is_accepted_as_it_is(load_text):
     assert loaded.errors == ()
     assert [(each.line, each.key) for each in loaded.warnings] == [
         (13, "session_server"),
-        (49, "runners[0].cache"),
     ]
     settings = loaded.settings
     assert (settings.global_.concurrent, settings.global_.check_interval) == (40, 3)
