@@ -152,7 +152,7 @@ class Requests:
         self._terminals.drop_lease(lease.name)
         if lease.is_cleaned and not os.path.exists(lease.folder):
             return {"ok": True}
-        self._later(head, tasks.function(lambda: clean(lease)))
+        self._later(head, tasks.function(lambda: clean(lease) or facts.pulse(self._home)))
         return None
 
     def _terminal(self, head: dict, _body: bytes) -> None:

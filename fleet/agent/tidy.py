@@ -108,14 +108,14 @@ class _Round:
                 return
             if short[disk]:
                 self._remove(thing, place, engine)
-                short[disk] = self._is_below(self._high, place)
+                short[disk] = self._is_below(place, self._low, self._high)
 
     def _is_low(self, place: str) -> bool:
-        return self._is_below(self._low, place)
+        return self._is_below(place, self._low)
 
-    def _is_below(self, mark: room.Mark, place: str) -> bool:
+    def _is_below(self, place: str, *marks: room.Mark) -> bool:
         look = room.measure(room.standing(place))
-        return look is not None and look[0] < mark.of(look[1])
+        return look is not None and look[0] < max(mark.of(look[1]) for mark in marks)
 
     def _remove(self, thing: Thing, place: str, engine: tidy_engine.Engine | None) -> None:
         lock = uses.alone(self._home, thing)

@@ -153,7 +153,7 @@ def instances(pool: str | None, state: str | None, limit: int | None) -> int:
 
 
 def _instance_row(each: dict[str, Any]) -> dict[str, Any]:
-    remark = each["unhealthy"] or each["end_reason"] or each["drain_reason"]
+    remark = each["unhealthy"] or each["no_room"] or each["end_reason"] or each["drain_reason"]
     if remark is None and each["idle_since"] and each["state"] == "ready":
         remark = f"free for {_age(each['idle_since'])}"
     jobs = [str(slot["gitlab_job_id"] or slot["job_key"]) for slot in each["slots"]]

@@ -36,7 +36,7 @@ def clean_now(desk: Desk, follows: Follows, lease: Lease, epoch: int) -> None:
         durable = desk.spool.sync(lease.job)
         channel = desk.channel(lease.instance)
         channel.request("ack", 60.0, lease=lease.lease_id, epoch=epoch, offset=durable)
-        channel.request("clean", CLEAN_S, lease=lease.lease_id, epoch=epoch)
+        channel.note_pulse(channel.request("clean", CLEAN_S, lease=lease.lease_id, epoch=epoch))
     except AgentError as exc:
         if exc.slug_of_agent == "stale_epoch":
             return  # another manager sees to it
@@ -52,7 +52,7 @@ def clean_now(desk: Desk, follows: Follows, lease: Lease, epoch: int) -> None:
             tx, lease.lease_id, LeaseState.RELEASED, stimulus="cleaned", reason="the machine is clean"
         )
     )
-    desk.hint("plan")
+    desk.hint("plan", "tidy")
 
 
 def _not_cleaned(desk: Desk, lease: Lease, error: FleetError) -> None:

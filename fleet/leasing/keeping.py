@@ -184,7 +184,7 @@ class Keeper:
             return
         timeout = self.book.pools[row.pool].settings.fleet.agent_timeout.total_seconds()
         try:
-            channel.request("ping", 30.0, agent_timeout_s=timeout)
+            channel.note_pulse(channel.request("ping", 30.0, agent_timeout_s=timeout))
         except AgentError as exc:
             log.warning("ping_refused", instance=instance_id, error=str(exc))
         except MachineError as exc:

@@ -28,6 +28,7 @@ from fleet.machine.ssh import SshConnection
 FrameCallback = Callable[[Head, bytes], None]
 ClosedCallback = Callable[[str], None]
 _ENDED: Head = {"type": "ended"}
+PULSE = ("free_bytes", "load", "disks")
 
 
 class AgentChannel:
@@ -35,12 +36,14 @@ class AgentChannel:
 
     Attributes:
         hello: the facts the agent told first (see the frame table).
+        pulse: what it told last of what changes: load, free room.
         uploaded: whether the agent had to be sent to this machine.
         last_heard: monotonic instant of the last bytes from the machine.
     """
 
     def __init__(self, pipe: Pipe, *, on_frame: FrameCallback | None = None) -> None:
         self.hello: Head = {}
+        self.pulse: Head = {}
         self.uploaded = False
         self.last_heard = time.monotonic()
         self._pipe = pipe
@@ -162,14 +165,18 @@ class AgentChannel:
             raise AgentError(str(reply.get("error", "failed")), str(reply.get("message", "")))
         return reply
 
-    def send(self, kind: str, timeout_s: float, **fields: Any) -> None:
-        """Tell the agent something that has no reply (`sign_reply`).
+    def send(self, kind: str, timeout_s: float, /, *, body: bytes = b"", **fields: Any) -> None:
+        """Tell the agent something that has no reply (`sign_reply`, `terminal_data`).
 
         Raises:
             ChannelClosed: the channel has ended.
             ChannelTimeout: other writers held the channel for so long.
         """
-        self._write(encode({"type": kind, **fields}), time.monotonic() + timeout_s, kind)
+        self._write(encode({"type": kind, **fields}, body), time.monotonic() + timeout_s, kind)
+
+    def note_pulse(self, head: Head) -> None:
+        """A frame told of free room and load."""
+        self.pulse = {**self.pulse, **{name: head[name] for name in PULSE if name in head}}
 
     def on_frame(self, callback: FrameCallback) -> None:
         """From now on deliver frames that are no replies here, on the reading thread."""
@@ -247,8 +254,11 @@ class AgentChannel:
             if answer is not None:
                 answer.put(head)
         elif kind == "hello":
+            self.note_pulse(head)
             self._hello_came.put(head)
         else:
+            if kind == "heartbeat":
+                self.note_pulse(head)
             self._on_frame(head, body)
 
     def _end(self, reason: str) -> None:

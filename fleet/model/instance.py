@@ -40,6 +40,7 @@ class Instance:
     facts: Mapping[str, Any] = field(default_factory=dict)
     unreachable_since: datetime | None = None
     unhealthy: str | None = None
+    no_room: str | None = None
     due_at: datetime | None = None
     attempts: int = 0
     leases: int = 0

@@ -25,6 +25,7 @@ class InstanceView:
         settings_version: of the pool when it was asked for.
         unhealthy: why it must not get another job; None when it may.
         drain_reason: why it drains; None unless it does.
+        no_room: why it gets no further job for now, though nothing is wrong with it; None when there is room on its disks.
     """
 
     instance_id: InstanceId
@@ -39,6 +40,7 @@ class InstanceView:
     settings_version: int
     unhealthy: str | None = None
     drain_reason: str | None = None
+    no_room: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

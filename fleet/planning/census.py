@@ -95,7 +95,9 @@ def take_census(snapshot: PoolSnapshot) -> Census:
 
 
 def free_slots(instance: InstanceView, limits: PoolLimits) -> tuple[int, ...]:
-    """The slot numbers without a lease, lowest first, at most as many as uses are left."""
+    """The slot numbers without a lease, lowest first, at most as many as uses are left; none on a full machine."""
+    if instance.no_room is not None:
+        return ()
     used = instance.used_slots
     slots = [number for number in range(limits.capacity_per_instance) if number not in used]
     if limits.max_use_count:

@@ -161,7 +161,13 @@ def _full_hold(limits: PoolLimits, census: Census) -> Hold:
     reason = f"the pool has {census.alive} of at most {limits.max_instances} machines (max_instances)"
     if leaving:
         reason += f", {leaving} of them on the way out"
+    reason += _without_room(census)
     return Hold(slug=Because.AT_MAX_INSTANCES, reason=reason)
+
+
+def _without_room(census: Census) -> str:
+    full = sum(each.no_room is not None for each in census.members(Group.FIT, Group.OUTDATED))
+    return f"; {wording.counted(full, 'machine')} with too full a disk for another job (disk_reserve)" if full else ""
 
 
 def _throttled_hold(limits: PoolLimits, tokens: float, now: datetime) -> Hold:
@@ -184,5 +190,6 @@ def _site_hold(sites: tuple[_Site, ...]) -> Hold:
 
 def _fixed_hold(census: Census) -> Hold:
     if census.members(Group.FIT, Group.OUTDATED):
-        return Hold(slug=Because.NO_FREE_SLOT, reason="every slot of the given machines is taken or avoided by the job")
+        reason = "every slot of the given machines is taken or avoided by the job" + _without_room(census)
+        return Hold(slug=Because.NO_FREE_SLOT, reason=reason)
     return Hold(slug=Because.NO_HEALTHY_MACHINE, reason="none of the given machines is ready and healthy")

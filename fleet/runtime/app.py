@@ -30,6 +30,7 @@ from fleet.intake.asking import Intake
 from fleet.intake.rotating import Rotator
 from fleet.leasing.keeping import Keeper
 from fleet.leasing.readiness import Readiness
+from fleet.leasing.tidying import Tidier
 from fleet.machine.channels import Channels
 from fleet.model.ids import ManagerId, PoolName
 from fleet.provisioning.creating import Creator
@@ -370,6 +371,7 @@ def _assemble(
     creator, observer = Creator(**shared), Observer(**shared)
     reaper = Reaper(**shared, channels=channels)
     readiness, keeper = Readiness(**shared, channels=channels), Keeper(**shared, channels=channels)
+    tidier = Tidier(**shared, channels=channels, watcher=meters)
     third_of_ttl = max(1.0, settings.fleet.manager_claim_ttl / timedelta(seconds=3))
     for name, period_s, activate in (
         ("claim", third_of_ttl, manager.claim),
@@ -382,6 +384,7 @@ def _assemble(
         ("acknowledge", 5.0, acknowledger.activate),
         ("execute", 2.0, watch.before(executor.activate)),
         ("reap", 2.0, reaper.activate),
+        ("tidy", 5.0, tidier.activate),
         ("rotate", 30.0, rotator.activate),
         ("mark", 5.0, upkeep.mark),
         ("prune", 600.0, upkeep.prune),

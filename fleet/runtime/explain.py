@@ -131,6 +131,8 @@ def _of_instance(listed: ListedInstance, story: Story, now: datetime) -> list[st
         said += _end(listed, story)
     if listed.unhealthy:
         said.append(f"It is unhealthy: {listed.unhealthy}.")
+    if listed.no_room:
+        said.append(f"It gets no further job for now: {listed.no_room}.")
     if listed.unreachable_since:
         said.append(f"It cannot be reached {_since(listed.unreachable_since, now)}.")
     return said

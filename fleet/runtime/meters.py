@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from fleet.planning.asking import Refusal
 from fleet.store.book import Runner
@@ -137,6 +137,15 @@ class Meters:
         self.scale_operations = self._counter(
             "fleeting_taskscaler_scale_operations", "Instances asked for and let go.", (*labels, "operation")
         )
+        self.tidyings = self._counter("fleet_tidyings", "How machines low on disk were tidied.", ("pool", "outcome"))
+        self.tidied_things = self._counter("fleet_tidied_things", "What was removed from them.", ("pool", "kind"))
+        self.tidied_bytes = self._counter("fleet_tidied_bytes", "Room that this made.", ("pool", "kind"))
+        self.least_free_bytes = Gauge(
+            "fleet_machine_least_free_bytes",
+            "Free bytes on the fullest disk of the pool's machines.",
+            ("pool",),
+            registry=self.registry,
+        )
 
     creation: Histogram
     running: Histogram
@@ -185,6 +194,22 @@ class Meters:
     def listing_failed(self, *, runner: str, runner_name: str, pool: str) -> None:
         """A provider's listing failed or was not complete."""
         self.missed_updates.labels(runner, runner_name, self.system_id, pool).inc()
+
+    # --- the tidier's watcher ---
+
+    def tidied(self, pool: str, outcome: str, removed: Mapping[str, int], freed_bytes: Mapping[str, int]) -> None:
+        """A machine was tidied, or refused."""
+        self.tidyings.labels(pool, outcome).inc()
+        for kind, count in removed.items():
+            self.tidied_things.labels(pool, kind).inc(count)
+        for kind, count in freed_bytes.items():
+            self.tidied_bytes.labels(pool, kind).inc(count)
+
+    def least_free(self, free_bytes: Mapping[str, int]) -> None:
+        """The room on the fullest disk of each pool's machines."""
+        self.least_free_bytes.clear()
+        for pool, count in free_bytes.items():
+            self.least_free_bytes.labels(pool).set(count)
 
     # --- intake's watcher ---
 

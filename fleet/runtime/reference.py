@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
 from fleet.runtime.api import FILTERS, PATHS, STATUS
@@ -97,7 +97,7 @@ def _counted() -> Iterator[tuple[str, str, tuple[str, ...], str]]:
     for each in vars(Meters("")).values():
         if isinstance(each, MetricWrapperBase):
             name = f"{each._name}_total" if isinstance(each, Counter) else each._name
-            kind = "histogram" if isinstance(each, Histogram) else "counter"
+            kind = type(each).__name__.lower()
             yield name, kind, tuple(each._labelnames), each._documentation
 
 

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from fleet.settings.durations import Duration
 from fleet.settings.section import Count, Numbers, OptionalSecret, Section, Text, Texts
+from fleet.settings.sizes import DiskRoom, room_of
 
 ALWAYS = "* * * * *"
 
@@ -135,6 +136,16 @@ class PoolTable(Section):
     """A machine that cannot be cleaned after a job for so long is lost; a given one gets no further job."""
     deleting_timeout: Duration = timedelta(minutes=15)
     """How long a deletion may take; after it the job of a lost machine is told to GitLab all the same."""
+    disk_low_watermark: DiskRoom = "10%"
+    """With less free room on a disk that jobs fill, what jobs used least lately is removed from it: project
+    directories, local caches, cache volumes, images. `0` switches it off. A share ("10%") or a size ("20 GiB")."""
+    disk_high_watermark: Annotated[DiskRoom, Field(validate_default=True)] = "20%"
+    """How much free room that makes, as far as there is something to remove."""
+    disk_reserve: DiskRoom = "256 MiB"
+    """With less free room a machine gets no further job until there is more. `0` switches it off."""
+    prune_images: bool | None = None
+    """Remove images, too; only those that jobs of the pool used on that machine. Not set: on machines that a provider
+    makes, not on given hosts."""
 
     @field_validator(
         "max_age",
@@ -149,6 +160,14 @@ class PoolTable(Section):
     @classmethod
     def _positive(cls, value: timedelta | None) -> timedelta | None:
         return cls.refuse_unless_positive(value)
+
+    @field_validator("disk_high_watermark")
+    @classmethod
+    def _above_low(cls, value: str, info: ValidationInfo) -> str:
+        low, high = room_of(str(info.data.get("disk_low_watermark", "0"))), room_of(value)
+        if (high.percent < low.percent and high.percent) or (high.bytes < low.bytes and high.bytes):
+            raise ValueError("is below disk_low_watermark: nothing would ever be removed")
+        return value
 
 
 class PlacementTable(Section):

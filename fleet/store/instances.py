@@ -107,7 +107,7 @@ def _value(tx: Tx, row: Any) -> Instance:
         facts=json.loads(row.facts or "{}"),
         unreachable_since=row.unreachable_since,
         unhealthy=row.unhealthy,
-        full=row.full,
+        no_room=row.no_room,
         due_at=row.due_at,
         attempts=row.attempts,
         leases=row.leases,

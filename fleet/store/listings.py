@@ -109,6 +109,7 @@ class ListedInstance:
     use_count: int
     settings_version: int
     unhealthy: str | None
+    no_room: str | None
     unreachable_since: str | None
     drain_reason: str | None
     end_reason: str | None
@@ -289,6 +290,7 @@ def _instance(row: Any, slots: tuple[UsedSlot, ...]) -> ListedInstance:
         use_count=row.use_count,
         settings_version=row.settings_version,
         unhealthy=row.unhealthy,
+        no_room=row.no_room,
         unreachable_since=instant(row.unreachable_since),
         drain_reason=row.drain_reason,
         end_reason=row.end_reason,

@@ -37,6 +37,7 @@ _LIVING = sa.select(
     instances.c.settings_version,
     instances.c.unhealthy,
     instances.c.drain_reason,
+    instances.c.no_room,
 ).where(instances.c.pool == sa.bindparam("pool_"), instances.c.state != InstanceState.GONE.value)
 _WAITING = (
     sa.select(jobs.c.job_key, jobs.c.runner_key, jobs.c.gitlab_job_id, jobs.c.received_at, jobs.c.avoid)
@@ -92,6 +93,7 @@ def _instances(tx: Tx, pool: str) -> tuple[InstanceView, ...]:
             settings_version=row.settings_version,
             unhealthy=row.unhealthy,
             drain_reason=row.drain_reason,
+            no_room=row.no_room,
         )
         for row in tx.sql.execute(_LIVING, {"pool_": pool})
     )

@@ -163,6 +163,7 @@ instances = Table(
     Column("settings_version", Integer, nullable=False),
     Column("unhealthy", Text),
     Column("drain_reason", Text),
+    Column("no_room", Text),  # why it gets no further job until there is room on its disks
     Column("end_reason", Text),
     Column("unreachable_since", Instant),
     Column("due_at", Instant),  # when a hand should try again

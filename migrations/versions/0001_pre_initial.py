@@ -191,6 +191,7 @@ def upgrade() -> None:
         sa.Column("settings_version", sa.Integer(), nullable=False),
         sa.Column("unhealthy", sa.Text(), nullable=True),
         sa.Column("drain_reason", sa.Text(), nullable=True),
+        sa.Column("no_room", sa.Text(), nullable=True),
         sa.Column("end_reason", sa.Text(), nullable=True),
         sa.Column("unreachable_since", sa.Double(), nullable=True),
         sa.Column("due_at", sa.Double(), nullable=True),
