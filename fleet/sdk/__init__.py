@@ -1,6 +1,7 @@
 """The front door for plugin authors: import from here and from nowhere else of fleet."""
 
 from fleet.sdk.cache import CacheMethod, CacheSetting, CacheStore, SignedUrl
+from fleet.sdk.cache import CacheMethod, CacheSetting, CacheStore, SignedUrl
 from fleet.sdk.errors import (
     BadParameters,
     CredentialsRefused,
@@ -36,6 +37,9 @@ __all__ = [
     "TAG_STORE",
     "Abilities",
     "BadParameters",
+    "CacheMethod",
+    "CacheSetting",
+    "CacheStore",
     "CreateRequest",
     "Created",
     "CredentialsRefused",
@@ -55,6 +59,7 @@ __all__ = [
     "CacheSetting",
     "CacheStore",
     "Scope",
+    "SignedUrl",
     "SshEndpoint",
     "Throttled",
     "hookimpl",
