@@ -1,7 +1,6 @@
 """The front door for plugin authors: import from here and from nowhere else of fleet."""
 
 from fleet.sdk.cache import CacheMethod, CacheSetting, CacheStore, SignedUrl
-from fleet.sdk.cache import CacheMethod, CacheSetting, CacheStore, SignedUrl
 from fleet.sdk.errors import (
     BadParameters,
     CredentialsRefused,
@@ -55,19 +54,9 @@ __all__ = [
     "ProviderSetting",
     "ProviderUnavailable",
     "QuotaExceeded",
-    "CacheMethod",
-    "CacheSetting",
-    "CacheStore",
     "Scope",
     "SignedUrl",
     "SshEndpoint",
     "Throttled",
     "hookimpl",
 ]
-    "SecretDenied",
-    "SecretError",
-    "SecretNotFound",
-    "SecretRequest",
-    "SecretUnavailable",
-    "SecretValue",
-    "SignedUrl",

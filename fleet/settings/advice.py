@@ -28,7 +28,6 @@ def advise(
         _on_build_dir(entry, definitions, findings)
         _on_own_user(entry, definitions, findings)
         _on_cache(entry, findings)
-    _on_terminals(top, findings)
     if not entries:
         findings.warn((), "there is no [[runners]] entry: nothing will run; add one with fleetctl register")
 
