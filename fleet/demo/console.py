@@ -223,7 +223,8 @@ class Console:
         submodules: Mapping[str, tuple[str, str]] | None = None,
         project: str,
         files: Mapping[str, str],
+        large: Mapping[str, str] | None = None,
         **options: str,
     ) -> Json:
         """Commit files to a project's repository."""
-        return dataclasses.asdict(self._git.commit(project, files, submodules=submodules, **options))
+        return dataclasses.asdict(self._git.commit(project, files, submodules=submodules, large=large, **options))

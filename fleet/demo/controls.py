@@ -184,7 +184,7 @@ class Controls(abc.ABC):
         self.call("clear_violations")
 
     def commit(self, project: str, files: Mapping[str, str], **options: Any) -> GitSource:
-        """Commit files; `ref, tag, message, submodules={path: (url, sha)}`."""
+        """Commit files; `ref, tag, message, submodules={path: (url, sha)}, large={path: text}` (git-lfs)."""
         return GitSource(**self.call("commit", project=project, files=dict(files), **options))
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 from werkzeug.wrappers import Request, Response
 
+from fleet.demo import lfs
 from fleet.demo.payload import GitSource
 
 IDENTITY = {
@@ -55,14 +56,15 @@ class GitHost:
         message: str = "change",
         tag: str = "",
         submodules: Mapping[str, tuple[str, str]] | None = None,
+        large: Mapping[str, str] | None = None,
     ) -> GitSource:
         """Commit exactly these files to a branch (made if absent), perhaps tagged; the source for a job.
 
-        `submodules` maps a path to (url, commit id); `.gitmodules` is written for them.
+        `submodules` maps a path to (url, commit id); `.gitmodules` is written for them. `large` files are git-lfs'.
         """
         repository = self._repository(project)
         modules = submodules or {}
-        contents = dict(files)
+        contents = lfs.with_pointers(repository, files, large or {})
         if modules:
             contents[".gitmodules"] = "".join(
                 f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n' for path, (url, _) in modules.items()
@@ -99,6 +101,8 @@ class GitHost:
             return Response("HTTP Basic: Access denied\n", 403)
         if not (self.root / f"{repository}.git").is_dir() or ".." in repository:
             return Response("The project you were looking for could not be found\n", 404)
+        if rest.startswith(lfs.API):
+            return lfs.serve(request, self.root / f"{repository}.git", rest)
         return self._run_backend(request, f"/{repository}.git/{rest}")
 
     def _run_backend(self, request: Request, path: str) -> Response:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.acceptance.pipelines import ends, log, scripts, sources, variables
+from tests.acceptance.pipelines import ends, inputs, log, scripts, sources, variables
 from tests.acceptance.pipelines.case import INSTANCE, Case
 
 RUN_ON = (INSTANCE,)  # whose jobs are run; of any other executor nothing is shown yet
-CASES: tuple[Case, ...] = (*ends.CASES, *scripts.CASES, *sources.CASES, *variables.CASES, *log.CASES)
+CASES: tuple[Case, ...] = (*ends.CASES, *scripts.CASES, *sources.CASES, *variables.CASES, *log.CASES, *inputs.CASES)

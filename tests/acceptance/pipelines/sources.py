@@ -75,6 +75,26 @@ def gone(world: Any) -> GitSource:
     return GitSource(project=made.project, sha="0123456789" * 4, ref="no-such-branch")
 
 
+def with_large(name: str) -> Any:
+    def source(world: Any) -> GitSource:
+        made: GitSource = world.gitlab.commit(
+            f"pipelines/{name}", {"README": "small\n"}, large={"data.bin": "a large file\n"}
+        )
+        return made
+
+    return source
+
+
+def large_in_submodule(world: Any) -> GitSource:
+    inner = world.gitlab.commit("pipelines/source-lfs-sub-inner", {}, large={"data.bin": "large and inner\n"})
+    made: GitSource = world.gitlab.commit(
+        "pipelines/source-lfs-sub",
+        {"file": "outer\n"},
+        submodules={"inner": (f"{world.gitlab.url}/pipelines/source-lfs-sub-inner.git", inner.sha)},
+    )
+    return made
+
+
 def elsewhere(payload: dict[str, Any]) -> None:
     """The server's own address cannot be reached from the machine."""
     payload["git_info"]["repo_url"] = "http://gitlab-ci-token:x@nowhere.invalid/pipelines/source-clone-url.git"
@@ -186,6 +206,14 @@ CASES: tuple[Case, ...] = (
         source=by_ssh, script=["cat inner/file"], lines=["inner"],
         variables=[var("GIT_SUBMODULE_STRATEGY", "normal"), var("GIT_SUBMODULE_FORCE_HTTPS", "true"),
                    var("CI_SERVER_SHELL_SSH_HOST", "127.0.0.1")])),
+    case("source-lfs", "1.9", "large files come with `git lfs pull`", Job(
+        source=with_large("source-lfs"), script=["cat data.bin", LEAK], lines=["a large file", "clean"])),
+    case("source-lfs-skip", "1.9", "GIT_LFS_SKIP_SMUDGE leaves their pointers", Job(
+        source=with_large("source-lfs-skip"), variables={"GIT_LFS_SKIP_SMUDGE": "1"}, script=["cat data.bin"],
+        has=["oid sha256:"], lacks=["a large file"])),
+    case("source-lfs-submodule", "1.9", "those of submodules come, too", Job(
+        source=large_in_submodule, variables={"GIT_SUBMODULE_STRATEGY": "normal"}, script=["cat inner/data.bin"],
+        lines=["large and inner"])),
     case("source-path", "1.9", "GIT_CLONE_PATH is the project directory where the runner allows it", Job(
         files=ONE, variables={"GIT_CLONE_PATH": "$CI_BUILDS_DIR/elsewhere/here"},
         script=["cat README", 'echo "${PWD#"$CI_BUILDS_DIR"}"'], lines=["one", "/elsewhere/here"]), runner="paths"),
