@@ -22,7 +22,7 @@ from fleet.runtime.contract import CONFIGURATION, PREFIX, USUAL
 from fleet.runtime.lists import BadQuery, Query
 from fleet.runtime.views import Views
 from fleet.sdk import FleetError
-from fleet.settings.manager import is_loopback
+from fleet.settings.addresses import is_loopback
 
 if TYPE_CHECKING:
     from fleet.runtime.app import Manager

@@ -28,8 +28,19 @@ def advise(
         _on_build_dir(entry, definitions, findings)
         _on_own_user(entry, definitions, findings)
         _on_cache(entry, findings)
+    _on_terminals(top, findings)
     if not entries:
         findings.warn((), "there is no [[runners]] entry: nothing will run; add one with fleetctl register")
+
+
+def _on_terminals(top: GlobalTable, findings: Findings) -> None:
+    server = top.session_server
+    if server.listen_address is not None and server.advertised is None:
+        findings.warn(
+            ("session_server", "listen_address"),
+            f"{server.listen_address} is no address that GitLab could reach, so there are no interactive terminals: "
+            "set advertise_address to this host's name or address",
+        )
 
 
 def _on_room(top: GlobalTable, running: list[Entry], definitions: list[Definition], findings: Findings) -> None:
@@ -110,7 +121,9 @@ def _on_build_dir(entry: Entry, definitions: list[Definition], findings: Finding
 def _on_own_user(entry: Entry, definitions: list[Definition], findings: Findings) -> None:
     """Who shares a user with the manager can read its keys, and every token and variable with them."""
     pool = next((each for each in definitions if entry in each.users), None)
-    if pool is None or pool.kind is not PoolKind.HOST or pool.settings is None or entry.table.user:
+    if entry.table.executor != "shell" or entry.table.user:
+        return
+    if pool is None or pool.kind is not PoolKind.HOST or pool.settings is None:
         return
     if pool.settings.fleet.allow_same_user:
         what = "jobs on this host run as the manager's own user and can read its secrets: name another user"

@@ -15,6 +15,7 @@ from fleet.settings.section import REVEAL, Section
 from fleet.settings.settings import Settings
 
 AT_START_ONLY = frozenset({"database", "state_dir", "spool_dir", "secret_key_file", "secret_key", "secret_key_named"})
+GLOBAL_AT_START = frozenset({"session_server"})
 NO_CHANGE = {"line", "index", "runners"}
 
 
@@ -73,7 +74,7 @@ def diff(old: Settings | None, new: Settings) -> Changes:
         pools_renamed=tuple(renamed.items()),
         pools_retired=tuple(name for name in pools if name not in new.held_pools and name not in renamed),
         keys=keys,
-        keys_at_start=tuple(each for each in keys if each.removeprefix("fleet.") in AT_START_ONLY),
+        keys_at_start=tuple(each for each in keys if each.removeprefix("fleet.") in AT_START_ONLY | GLOBAL_AT_START),
     )
 
 

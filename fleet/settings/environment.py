@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fleet.planning.periods import read_zone
-from fleet.settings.manager import LogFormat, LogLevel, OnTerm, address, log_level
+from fleet.settings.addresses import address
+from fleet.settings.manager import LogFormat, LogLevel, OnTerm, log_level
 
 Env = Mapping[str, str]
 REFERENCE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")

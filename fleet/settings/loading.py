@@ -13,13 +13,14 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from fleet.settings.addresses import is_loopback
 from fleet.settings.advice import advise
 from fleet.settings.entries import EXECUTORS, Entry, entries, resolved, unreadable
 from fleet.settings.environment import Env, Overrides, UndefinedVariable, expand, state_dir
 from fleet.settings.findings import Findings, kind_of
 from fleet.settings.keys import Keys
 from fleet.settings.labels import problem_with
-from fleet.settings.manager import FleetSettings, FleetTable, GlobalTable, database_url, is_loopback
+from fleet.settings.manager import FleetSettings, FleetTable, GlobalTable, database_url
 from fleet.settings.positions import Path, scan
 from fleet.settings.problems import Problem, Severity
 from fleet.settings.resolving import Around, Definition, resolve

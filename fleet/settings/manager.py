@@ -13,12 +13,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from fleet.settings.addresses import address
 from fleet.settings.durations import Duration
 from fleet.settings.section import MASK, Count, OptionalSecret, Secret, Section, Text
+from fleet.settings.session import SessionServerTable
 
 METRICS_PORT = 9252
 API_PORT = 9253
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class LogLevel(StrEnum):
@@ -63,23 +64,6 @@ def log_level(value: str) -> LogLevel:
     return found
 
 
-def address(value: str, default_port: int) -> str:
-    """`host:port` with the default port where none is given; raises ValueError for what is no address."""
-    try:
-        parts = urllib.parse.urlsplit(f"//{value}")
-        host, port = parts.hostname or "", default_port if parts.port is None else parts.port
-    except ValueError:
-        raise ValueError(f"{value!r} is not an address: write host:port, such as 127.0.0.1:{default_port}") from None
-    if parts.path or parts.username or (not host and not value.startswith(":")):
-        raise ValueError(f"{value!r} is not an address: write host:port, such as 127.0.0.1:{default_port}")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_loopback(listen: str) -> bool:
-    """True when only this host can reach the address."""
-    return (urllib.parse.urlsplit(f"//{listen}").hostname or "") in LOOPBACK
-
-
 class GlobalTable(Section):
     """Keys at the top of the file, outside all tables."""
 
@@ -101,6 +85,8 @@ class GlobalTable(Section):
     """Labels told to GitLab for every runner; a runner's own `labels` are laid over them."""
     user: Text = None
     """User on the machine that runs the scripts, for runners without a `user` of their own."""
+    session_server: SessionServerTable = Field(default_factory=SessionServerTable)
+    """Interactive web terminals of jobs."""
 
     @field_validator("check_interval", "shutdown_timeout")
     @classmethod
