@@ -121,11 +121,11 @@ class _Round:
         lock = uses.alone(self._home, thing)
         if lock is None:
             return
-        before, was_there = _free(place), engine is not None or any(map(os.path.lexists, parts_of(thing)))
+        before, was_there = _free(place), any(map(os.path.lexists, parts_of(thing)))
         try:
             if engine is not None:
                 is_gone = engine.remove(thing)
-                problem = engine.problem
+                problem, was_there = engine.problem, engine.was_there
             else:
                 problem = as_user(thing.user, lambda: set_aside(thing))
                 is_gone = not problem

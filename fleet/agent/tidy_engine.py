@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from . import identity, system
+from . import identity, system, uses
 from .errors import Refused
 from .home import Home
 from .leases import Lease
@@ -35,6 +35,7 @@ class Engine:
         self._host = said.get("host")
         self._said = said
         self.problem = ""
+        self.was_there = True
         self.root = self._find_root()
 
     def _call(self, *arguments: str, timeout_s: float = CALL_S) -> tuple:
@@ -76,15 +77,18 @@ class Engine:
         good, text = self._call("volume", "ls", "-q", "--filter", "label=" + MANAGED, "--filter", "label=" + REUSABLE)
         found = [Thing(VOLUME, name, engine=self._said) for name in text.splitlines()] if good else []
         if images:
-            found += [thing for _, thing in records if thing.kind == IMAGE and thing.engine == self._said]
+            worn = {uses.full_name(name) for name in self._call("ps", "-a", "--format", "{{.Image}}")[1].split()}
+            mine = (thing for _, thing in records if thing.kind == IMAGE and thing.engine == self._said)
+            found += [thing for thing in mine if thing.name not in worn]
         return [(used_at.get(thing.key, 0.0), thing) for thing in found]
 
     def remove(self, thing: Thing) -> bool:
-        """Remove a volume or an image; False when it is still there."""
+        """Remove a volume or an image; False when it is still there. `was_there` and `problem` tell more."""
         self.problem = ""
         kind = "image" if thing.kind == IMAGE else "volume"
         good, text = self._call(kind, "rm", thing.name)
-        if good or any(word in text.lower() for word in ABSENT):
+        self.was_there = not any(word in text.lower() for word in ABSENT)
+        if good or not self.was_there:
             return True
         if "in use" not in text and "is using" not in text and "being used" not in text:
             self.problem = text
