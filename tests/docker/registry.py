@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import http.client
@@ -35,6 +36,11 @@ class Registry:
     address: str
     username: str
     password: str
+
+    @property
+    def basic(self) -> str:
+        """The login as `auth` of a `config.json` has it."""
+        return base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
     def push(self, engine: Engine, name: str, *, repository: str = "", tag: str = "1") -> str:
         """Put an image of `tests.docker.images` into the registry; its reference. The engine forgets it again."""

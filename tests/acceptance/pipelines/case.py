@@ -37,7 +37,7 @@ class Job:
         files: committed to the case's project before the job; None is `GIT_STRATEGY=none`.
         source: what is committed, where files are not enough.
         edit: changes the finished payload.
-        during: called with the world and the job's id as soon as the job is queued.
+        during: called with the world and the job's id as soon as the job is queued; tells what is wrong.
         lines: lines of the log, in this order. `has`, `lacks`: words in some line, in no line.
         pattern: a regular expression that is found in the whole trace with its marks.
         calls: what GitLab was called for, in this order, as the pretend GitLab notes it.
@@ -51,7 +51,7 @@ class Job:
     files: Mapping[str, str] | None = None
     source: Callable[[Any], Any] | None = None
     edit: Callable[[dict[str, Any]], None] | None = None
-    during: Callable[[Any, int], None] | None = None
+    during: Callable[[Any, int], Sequence[str] | None] | None = None
     state: str = "success"
     reason: str = ""
     exit_code: int = 0

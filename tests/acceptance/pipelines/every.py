@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from tests.acceptance.pipelines import ends, inputs, log, scripts, sources, variables
+from tests.acceptance.pipelines import containers, ends, inputs, log, scripts, services, sources, variables
 from tests.acceptance.pipelines.case import INSTANCE, Case
 
 RUN_ON = (INSTANCE,)  # whose jobs are run; of any other executor nothing is shown yet
-CASES: tuple[Case, ...] = (*ends.CASES, *scripts.CASES, *sources.CASES, *variables.CASES, *log.CASES, *inputs.CASES)
+CASES: tuple[Case, ...] = (
+    *ends.CASES,
+    *scripts.CASES,
+    *sources.CASES,
+    *variables.CASES,
+    *log.CASES,
+    *inputs.CASES,
+    *containers.CASES,
+    *services.CASES,
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import re
-import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -64,15 +63,15 @@ def payload_of(world: World, case: Case, job: Job) -> dict[str, Any]:
 def _run_job(world: World, case: Case, job: Job) -> list[str]:
     gitlab = world.gitlab
     number = gitlab.enqueue(payload_of(world, case, job), runner_id=world.runners[case.runner])
-    watch = None
-    if job.during is not None:
-        watch = threading.Thread(target=job.during, args=(world, number))
-        watch.start()
+    wrongs = [] if job.during is None else job.during(world, number) or []
     (view,) = gitlab.wait_for(number, timeout=PATIENCE_S)
-    if watch is not None:
-        watch.join()
     trace = gitlab.trace(number)
-    wrongs = [*wrong_end(view, job), *wrong_trace(world, case, job, trace), *wrong_calls(view.events, job.calls)]
+    wrongs = [
+        *wrongs,
+        *wrong_end(view, job),
+        *wrong_trace(world, case, job, trace),
+        *wrong_calls(view.events, job.calls),
+    ]
     if job.also is not None:
         wrongs += job.also(world, view, trace)
     if wrongs:

@@ -7,8 +7,11 @@ its jobs. One machine serves all, so that a later job of a case finds what an ea
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
+import re
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +22,11 @@ from fleet.demo.state import Knobs
 from tests.acceptance.manager import Manager, wait_until
 from tests.acceptance.pipelines.case import DOCKER, Case
 from tests.docker.engine import Engine
-from tests.docker.images import PREFIX, image
-from tests.docker.registry import Registry
+from tests.docker.images import PREFIX, RECIPES, image
+from tests.docker.registry import Front, Registry, running_front
 
 SLOTS = 10
+IMAGE, PUSHED = re.compile("@image/([a-z]+)@"), re.compile("@pushed/([a-z]+)@")
 HOOK = "echo {} of the runner"
 ENTRIES: Mapping[str, str] = {
     "plain": "",
@@ -47,7 +51,59 @@ clone_url = "@url@/"
 """,
     "sh": 'shell = "sh"\n',
 }
-DOCKER_KEYS: Mapping[str, str] = {}
+DOCKER_KEYS: Mapping[str, str] = {
+    "strict": """
+[runners.docker]
+pull_policy = ["if-not-present", "never"]
+allowed_images = ["fleet-test/busy:*", "fleet-test/entry:*", "@registry@/**"]
+allowed_services = ["fleet-test/web:*"]
+allowed_users = ["", "1234"]
+services_limit = 1
+disable_entrypoint_overwrite = true
+""",
+    "strict2": """
+[runners.docker]
+wait_for_services_timeout = 3
+[[runners.docker.services]]
+name = "fleet-test/web:1"
+alias = "always"
+environment = ["GREETING=runner"]
+""",
+    "tight": """
+[runners.docker]
+memory = "64m"
+user = "1234"
+cap_add = ["NET_ADMIN"]
+cap_drop = ["CHOWN"]
+hostname = "tight-host"
+dns_search = ["corp.example"]
+extra_hosts = ["elsewhere:10.9.8.7"]
+shm_size = 16777216
+volumes = ["/cache", "@directory@:/host:ro"]
+[runners.docker.ulimit]
+nofile = "512:512"
+[runners.docker.tmpfs]
+"/scratch" = "rw,size=1m"
+[runners.docker.sysctls]
+"net.ipv4.ip_unprivileged_port_start" = "77"
+[runners.docker.container_labels]
+team = "of-$CI_JOB_ID"
+""",
+    "privileged": """
+[runners.docker]
+privileged = true
+allowed_privileged_images = ["fleet-test/full:*"]
+disable_cache = true
+""",
+    "alone": """
+[runners.docker]
+network_mode = "none"
+""",
+    "pulls": """
+[runners.docker]
+pull_policy = ["always", "if-not-present"]
+""",
+}
 DOCKER_TABLE = "[runners.docker]"
 POOL = """
   [runners.autoscaler]
@@ -71,7 +127,10 @@ class World:
     runners: Mapping[str, int]
     engine: Engine | None = None
     registry: Registry | None = None
+    front: Front | None = None
     secrets: dict[str, str] = field(default_factory=dict)
+    pushes: dict[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def project(self, case: Case) -> str:
         """The case's own project."""
@@ -85,13 +144,20 @@ class World:
             "@project@": self.project(case),
             "@secret@": secret,
             "@executor@": self.executor,
-            "@registry@": "" if self.registry is None else self.registry.address,
+        } | ({} if self.registry is None else self._words_of(self.registry))
+
+    def _words_of(self, registry: Registry) -> dict[str, str]:
+        return {
+            "@registry@": registry.address,
+            "@front@": "" if self.front is None else self.front.address,
+            "@auth-config@": json.dumps({"auths": {registry.address: {"auth": registry.basic}}}),
         }
 
     def fill(self, case: Case, value: Any) -> Any:
         """The same with its words put in, whatever it is made of."""
         if isinstance(value, str):
-            return self._filled(case, value)
+            found = self._credentials(value)
+            return self._filled(case, value) if found is None else found
         if isinstance(value, Mapping):
             return {self.fill(case, key): self.fill(case, each) for key, each in value.items()}
         if isinstance(value, list | tuple):
@@ -103,15 +169,27 @@ class World:
             return text
         for word, meaning in self.words(case).items():
             text = text.replace(word, meaning)
-        while "@image/" in text:
-            before, _, rest = text.partition("@image/")
-            name, _, after = rest.partition("@")
-            text = f"{before}{self.image(name)}{after}"
-        return text
+        text = IMAGE.sub(lambda found: self.image(found[1]), text)
+        return PUSHED.sub(lambda found: self.pushed(case, found[1]), text)
+
+    def _credentials(self, text: str) -> list[dict[str, str]] | None:
+        if self.registry is None or text not in {"@credentials@", "@wrong-credentials@"}:
+            return None
+        found = self.registry.credentials()
+        return found if text == "@credentials@" else [each | {"password": "wrong"} for each in found]
 
     def image(self, name: str) -> str:
         """An image of `tests.docker.images`; where there is no engine, only its name."""
         return f"{PREFIX}/{name}:1" if self.engine is None else image(self.engine, name)
+
+    def pushed(self, case: Case, name: str) -> str:
+        """An image that only the registry has, in a repository of the case's own."""
+        assert self.registry is not None
+        assert self.engine is not None
+        with self.lock:
+            if case.id not in self.pushes:
+                self.pushes[case.id] = self.registry.push(self.engine, name, repository=f"{case.id}/{name}")
+        return self.pushes[case.id]
 
     def commit(self, case: Case, files: Mapping[str, str], **options: Any) -> GitSource:
         """Commit to the case's project."""
@@ -124,7 +202,17 @@ def running_world(
     directory: pathlib.Path, executor: str, *, engine: Engine | None = None, registry: Registry | None = None
 ) -> Iterator[World]:
     """It all runs inside the block; the protocol must have been kept."""
-    with PretendGitLab(threads=128, knobs=Knobs(update_interval_s=1)) as gitlab:
+    with contextlib.ExitStack() as parts:
+        gitlab = parts.enter_context(PretendGitLab(threads=128, knobs=Knobs(update_interval_s=1)))
+        front = None if registry is None else parts.enter_context(running_front(registry))
+        if front is not None:
+            front.status = 429
+        for name in () if engine is None else RECIPES:
+            image(engine, name)
+        (directory / "mounted").mkdir(parents=True)
+        (directory / "mounted" / "file").write_text("of the machine\n", encoding="utf-8")
+        words = {"@url@": gitlab.url, "@directory@": str(directory / "mounted")}
+        words["@registry@"] = "" if registry is None else registry.address
         entries = {name: keys for name, keys in ENTRIES.items() if executor != DOCKER or name != "sh"}
         entries |= DOCKER_KEYS if executor == DOCKER else {}
         runners = {name: gitlab.create_runner(description=name) for name in entries}
@@ -140,7 +228,7 @@ def running_world(
             gitlab,
             executor=executor,
             runner=runners["plain"],
-            pool="\n".join([_tables(entries["plain"], engine, idle=1), *texts]).replace("@url@", gitlab.url),
+            pool=_with_words("\n".join([_tables(entries["plain"], engine, idle=1), *texts]), words),
         )
         world = World(
             executor=executor,
@@ -149,6 +237,7 @@ def running_world(
             runners={name: runner["id"] for name, runner in runners.items()},
             engine=engine,
             registry=registry,
+            front=front,
         )
         manager.start()
         try:
@@ -157,6 +246,12 @@ def running_world(
             assert gitlab.violations() == []
         finally:
             manager.clear()
+
+
+def _with_words(text: str, words: Mapping[str, str]) -> str:
+    for word, meaning in words.items():
+        text = text.replace(word, meaning)
+    return text
 
 
 def _entry(url: str, runner: dict[str, Any]) -> str:
@@ -178,7 +273,6 @@ def _tables(keys: str, engine: Engine | None, *, idle: int) -> str:
     if engine is None:
         return pool
     docker = keys.partition(DOCKER_TABLE)[2]
-    lines = [f'host = "{engine.host}"', docker]
-    lines += [] if "image =" in docker else [f'image = "{image(engine, "full")}"']
-    lines += [] if "pull_policy =" in docker else ['pull_policy = "if-not-present"']
-    return f"  {DOCKER_TABLE}\n" + "\n".join(f"  {line}" for line in lines) + pool
+    lines = [DOCKER_TABLE, f'host = "{engine.host}"', f'image = "{image(engine, "full")}"']
+    lines += [] if "pull_policy" in docker else ['pull_policy = "if-not-present"']
+    return "\n".join([*lines, docker]) + pool
