@@ -16,6 +16,7 @@ from .running import Running
 from .stages import Ending
 from .trace import Trace
 
+SHELL_ON_TERMINAL = '. /dev/fd/9; exec 9<&-; exec "$0" -i'  # what it reads first sets the job's variables
 PREPARING = {"kind": stages.PREPARE, "name": "prepare"}
 
 
@@ -62,6 +63,21 @@ class ShellManner:
     def repeats(self, stage: dict, ending: Ending) -> bool:  # noqa: ARG002  one shape
         """Whether the stage is to be run again, because what it ran in has gone."""
         return False
+
+    def open_shell(self, slave: int, environment: dict) -> Child:
+        """Start a shell of the job on an open terminal; Refused when there can be none now."""
+        about = self._job.get("terminal") or {}
+        own = {**self._identity.environment(), **(self._job.get("environment") or {}), **environment}
+        own["PWD"] = self._job["cwd"]
+        number = system.nameless_file(encoded(about.get("program") or ""), self._lease.folder)
+        arguments = [self._job["shell"], "-c", SHELL_ON_TERMINAL]
+        try:
+            return self._launcher.on_terminal(arguments, number, own, self._job["cwd"], slave)
+        finally:
+            os.close(number)
+
+    def end_shell(self, name: str) -> None:
+        """A terminal is closed: end what of it is not below the supervisor."""
 
     def remove(self, paths: list) -> Child:
         """Start to remove files of the job."""

@@ -17,7 +17,7 @@ from .control import Control
 from .home import discard, write_json
 from .identity import Identity
 from .leases import Lease
-from .manners import encoded, manner_of
+from .manners import manner_of
 from .pump import Pump
 from .running import Limits, Running
 from .signing import SignDesk
@@ -31,7 +31,6 @@ TRANSFERS = frozenset({stages.RESTORE_CACHE, stages.DOWNLOAD_ARTIFACTS, stages.A
 CLEANUP_S = 120.0
 LONGEST_RETRY_DELAY_S = 300.0
 BEING_REMOVED_S = 0.05
-SHELL_ON_TERMINAL = '. /dev/fd/9; exec 9<&-; exec "$0" -i'  # what it reads first sets the job's variables
 
 
 class Supervisor:
@@ -60,7 +59,7 @@ class Supervisor:
         self._progress = stages.Progress()
         self._desk = None
         self._transfers = loaded_transfers(job)
-        self._terminals = TerminalDesk(lease, self._pump, self._teller.tell, self._open_shell)
+        self._terminals = TerminalDesk(lease, self._pump, self._teller.tell, self._manner)
         self._control.on_read(self._terminals.look)
 
     def run(self) -> None:
@@ -188,19 +187,6 @@ class Supervisor:
             environment.update(desk.environment())
             extra = desk.descriptors
         return environment, extra
-
-    def _open_shell(self, slave: int, kind: str) -> Child:
-        """A shell on an open terminal, as the job's user and with the job's variables."""
-        about = self._job.get("terminal") or {}
-        program = system.nameless_file(encoded(about.get("program") or ""), self._lease.folder)
-        environment = {**self._identity.environment(), **(self._job.get("environment") or {})}
-        environment.update(TERM=kind, CI_JOB_STATUS="running", FLEET_LEASE=self._lease.name, PWD=self._job["cwd"])
-        try:
-            return self._launcher.on_terminal(
-                [self._job["shell"], "-c", SHELL_ON_TERMINAL], program, environment, self._job["cwd"], slave
-            )
-        finally:
-            os.close(program)
 
     def _end_terminals(self) -> None:
         """Let the terminals that may hold the job do so, then end them all."""

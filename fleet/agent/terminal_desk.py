@@ -19,6 +19,7 @@ from .home import discard, read_json, write_json
 from .leases import Lease
 from .terminals import NAME
 
+TERMINAL = "FLEET_TERMINAL"  # in the environment of a shell: the terminal's name
 NOTHING = 0  # of events: then a hang-up alone is told
 UNKNOWN = -1  # no exit code
 ENDED_BY_US_S = 5.0
@@ -37,17 +38,13 @@ class _Shell:
 
 
 class TerminalDesk:
-    """The supervisor's end.
+    """The supervisor's end; how a shell is started is the manner's."""
 
-    `start` is given an open terminal and the kind of terminal at its other end, starts the shell and gives it;
-    Refused when there can be none now.
-    """
-
-    def __init__(self, lease: Lease, pump, tell, start) -> None:
+    def __init__(self, lease: Lease, pump, tell, manner) -> None:
         self._lease = lease
         self._pump = pump
         self._tell = tell
-        self._start = start
+        self._manner = manner
         self._shells = {}
         self._is_open = False
 
@@ -93,7 +90,8 @@ class TerminalDesk:
         slave = None
         try:
             slave = _slave_of(wish)
-            child = self._start(slave, wish["term"])
+            told = {"TERM": wish["term"], "CI_JOB_STATUS": "running", "FLEET_LEASE": self._lease.name, TERMINAL: name}
+            child = self._manner.open_shell(slave, told)
         except Refused as exc:
             answer = {"error": exc.slug, "message": exc.message}
         except OSError as exc:
@@ -141,6 +139,7 @@ class TerminalDesk:
             return
         self._pump.no_more(shell.slave)
         _end_session(shell.child.pid)
+        self._manner.end_shell(shell.name)
         complaint = shell.child.complaint()
         told = {"reason": complaint or reason, "exit_code": None if complaint or code == UNKNOWN else code}
         self._leave(shell.name, ".end", told)

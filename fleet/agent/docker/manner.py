@@ -15,12 +15,14 @@ import signal
 
 from .. import jobfiles, stages, system
 from ..children import Child, Launcher
+from ..errors import Refused
 from ..home import discard, read_json, write_json
 from ..identity import Identity
 from ..leases import Lease
 from ..manners import ShellManner, encoded
 from ..running import Running
 from ..stages import Ending
+from ..terminal_desk import TERMINAL
 from ..trace import Trace
 from .confine import Confinement, Place, die_with_parent
 from .engine import Engine, Failed, Watch
@@ -31,6 +33,9 @@ from .services import relay_log
 from .sweeping import remove_known, sweep
 
 SECTION = "prepare_executor"
+SHELL_IN_CONTAINER = """cd "$CI_PROJECT_DIR" 2>/dev/null
+command -v bash >/dev/null 2>&1 && exec bash -i
+exec sh -i"""
 ATTEMPTS, PAUSE_S = 3, 3.0
 SWEEP_S = 300.0
 BUILD = "build"
@@ -255,6 +260,29 @@ class ContainerManner(ShellManner):
         except Failed:
             return False
         return True
+
+    def open_shell(self, slave: int, environment: dict) -> Child:
+        """A shell in the job's container, while one of its stages runs there."""
+        container = self._container(BUILD)
+        try:
+            known = self._engine.inspect("container", container)
+        except Failed as exc:
+            raise Refused("failed", exc.message) from exc
+        if known is None or not known["State"].get("Running"):
+            raise Refused("not_yet", "the job's container does not run just now")
+        told = ["%s=%s" % (key, environment[key]) for key in ("TERM", "CI_JOB_STATUS", TERMINAL)]
+        words = [word for each in told for word in ("--env", each)]
+        command = self._engine.command("exec", "-it", *words, container, "sh", "-c", SHELL_IN_CONTAINER)
+        number = system.nameless_file(b"", self._lease.folder)
+        try:
+            return self._launcher.on_terminal(command, number, self._engine.environment(), "/", slave)
+        finally:
+            os.close(number)
+
+    def end_shell(self, name: str) -> None:
+        """What was started in the container does not end with the program that is attached to it."""
+        for pid in system.processes_with(TERMINAL, name):
+            system.send(pid, signal.SIGKILL)
 
     def remove(self, paths: list) -> Child:
         """Start to remove files of the job from its volumes."""
