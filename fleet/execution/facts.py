@@ -9,6 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from fleet.execution.containers.registries import Login
+from fleet.settings.docker import DockerTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheFacts:
+    """The runner's remote store of caches, as far as names and sizes go.
+
+    Attributes:
+        path: what the names of all objects begin with.
+        shared: with other runners.
+        max_bytes: of an archive that is uploaded; 0 is no limit.
+    """
+
+    path: str = ""
+    shared: bool = False
+    max_bytes: int = 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerFacts:
@@ -41,6 +59,7 @@ class RunnerFacts:
     login: bool = True
     builds_dir: str | None = None
     cache_dir: str | None = None
+    cache: CacheFacts = CacheFacts()
     clone_url: str | None = None
     environment: tuple[str, ...] = field(default=(), repr=False)
     feature_flags: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from fleet import __version__
-from fleet.execution.facts import RunnerFacts
+from fleet.execution.containers.volumes import covers_builds
+from fleet.execution.facts import CacheFacts, RunnerFacts
 from fleet.gitlab.info import architecture_name, platform_name
 from fleet.store.book import Runner
 
@@ -28,8 +29,13 @@ def facts_of_runner(runner: Runner, beside: Mapping[str, str], system_id: str) -
         shell=settings.shell,
         user=settings.user,
         login=settings.executor == "shell",
-        builds_dir=settings.builds_dir,
-        cache_dir=settings.cache_dir,
+        builds_dir=builds,
+        cache_dir=settings.cache_dir or (CACHE if docker else None),
+        cache=CacheFacts(
+            path=settings.cache.path or "",
+            shared=settings.cache.shared,
+            max_bytes=max(0, settings.cache.max_uploaded_archive_size),
+        ),
         clone_url=settings.clone_url,
         environment=settings.environment,
         feature_flags=settings.feature_flags,

@@ -8,12 +8,17 @@ Rule: secrets of a transfer are in its argument only: in no environment, argumen
 
 from __future__ import annotations
 
-from . import download, upload
+from . import cache, download, upload
 from .http import HttpError
 from .speech import fail
 from .tree import LocalTree, TreeError
 
-VERBS = {"upload_artifacts": upload.run, "download_artifacts": download.run}
+VERBS = {
+    "upload_artifacts": upload.run,
+    "download_artifacts": download.run,
+    "restore_cache": cache.restore,
+    "archive_cache": cache.save,
+}
 
 
 def run(transfer: dict, tree=None) -> int:
