@@ -37,6 +37,7 @@ def hello(home: Home) -> dict:
         "root": who.uid == 0,
         "boot_id": system.boot_id(),
         "hostname": os.uname().nodename,
+        "arch": os.uname().machine,
         "git": versions["git"],
         "git_lfs": versions["git_lfs"],
         "shells": [shell for shell in SHELLS if system.find_program(shell, path)],

@@ -108,4 +108,5 @@ class Desk:
             git=hello.get("git"),
             git_lfs=bool(hello.get("git_lfs")),
             shells=tuple(hello.get("shells") or ()),
+            arch=str(hello.get("arch") or ""),
         )

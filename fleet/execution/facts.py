@@ -40,6 +40,8 @@ class RunnerFacts:
         builds_dir: relative paths, and None, are below the home of the job's user.
         clean_git_config: None lets the executor and the git strategy decide.
         use_common_build_dir: set it only where a machine serves one job in its life.
+        docker: jobs run in containers, by these settings; None: in shells on the machine.
+        registry_logins: of the manager's own user.
         tls_ca: PEM text, as are `tls_cert` and `tls_key`; empty where there is nothing to say.
     """
 
@@ -78,6 +80,8 @@ class RunnerFacts:
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = field(default="", repr=False)
+    docker: DockerTable | None = None
+    registry_logins: tuple[Login, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,7 @@ class MachineFacts:
         user: the agent's own user.
         shells: names or paths.
         git: its version, None where there is no git.
+        arch: of its processor, as `uname -m` says it.
     """
 
     instance_id: str
@@ -98,6 +103,7 @@ class MachineFacts:
     git: str | None = None
     git_lfs: bool = False
     shells: tuple[str, ...] = ("bash", "sh")
+    arch: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What this program can do for jobs, in GitLab's words: the `features` of the `info` object.
 
 Rule: only what works. GitLab hands out only jobs whose needs are named here; a word too few leaves jobs waiting, a word
-too many breaks them. Not here, because not built: artifacts, cache, services, images, secrets, native steps, terminals.
+too many breaks them. Not here, because not built: artifacts, cache, secrets, native steps, terminals.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ CLIENT = frozenset((
 ))  # fmt: skip
 SHELL = frozenset(("variables", "raw_variables", "refspecs", "masking", "multi_build_steps", "return_exit_code"))
 PAYLOAD = frozenset(("job_inputs",))  # what the manager does with a payload, whatever the executor
+CONTAINERS = frozenset((
+    "image", "services", "service_variables", "service_multiple_aliases", "image_executor_opts",
+    "service_executor_opts",
+))  # fmt: skip
 SHELL_EXECUTORS = frozenset(("instance", "shell", "ssh"))
+CONTAINER_EXECUTORS = frozenset(("docker", "docker-autoscaler", "docker-ssh"))
 
 
 def features_of(executor: str) -> frozenset[str]:
     """What a runner of this executor advertises."""
+    if executor in CONTAINER_EXECUTORS:
+        return features_of("instance") | CONTAINERS
     if executor not in SHELL_EXECUTORS:
         return frozenset()
     return CLIENT | PAYLOAD | SHELL | {"shared"}

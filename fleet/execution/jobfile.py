@@ -15,6 +15,8 @@ from typing import Any
 from fleet.execution import flags as feature_flags
 from fleet.execution import git_credentials, inputs, masks, support
 from fleet.execution.cleaning import cleaned
+from fleet.execution.containers.rendering import adapted, contained, network_name
+from fleet.execution.containers.section import SectionInputs
 from fleet.execution.exports import FILE_MODE, Exports, exports_of
 from fleet.execution.facts import LeaseFacts, MachineFacts, RunnerFacts
 from fleet.execution.git_wishes import GitWishes, Strategy, git_wishes, strategy_of
@@ -44,6 +46,7 @@ class Rendered:
         prepare_timeout_s: how long to wait for a machine; None is as long as the job may take.
         timestamps, sections: how the manager's own lines are to be written.
         debug_trace: for the query of each trace update.
+        ends_preparing: the section of the preparation ends with the manager's own lines; else the agent ends it.
     """
 
     job_file: dict[str, Any] = field(repr=False)
@@ -54,11 +57,13 @@ class Rendered:
     timestamps: bool
     sections: bool
     debug_trace: bool
+    ends_preparing: bool = True
 
 
 def render(*, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, lease: LeaseFacts) -> Rendered:
     """The job file of this payload on this machine; raises `JobRefused`."""
     support.refuse_unsupported(payload)
+    payload, runner, machine = adapted(payload, runner, machine)
     payload, warnings = cleaned(payload)
     flags, flag_warnings = _flags(payload, runner)
     payload, input_warnings = inputs.filled(payload, is_on=flags["FF_ENABLE_JOB_INPUTS_INTERPOLATION"])
@@ -120,6 +125,21 @@ def render(*, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, l
         "trace": _trace(payload, runner, expanded, flags),
         "stages": stages,
     }
+    job_file, container_warnings = contained(
+        job_file,
+        SectionInputs(
+            payload=payload,
+            runner=runner,
+            machine=machine,
+            lease=lease,
+            variables=variables,
+            expanded=expanded,
+            flags=flags,
+            layout=layout,
+            keeps_builds=wishes.strategy is Strategy.FETCH,
+        ),
+    )
+    warnings += container_warnings
     warnings += [*flag_warnings, *input_warnings, *exports.warnings, *timeouts.warnings]
     warnings += support.warnings_about(payload)
     if wants_trace and runner.debug_trace_disabled:
@@ -133,6 +153,7 @@ def render(*, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, l
         timestamps=flags["FF_TIMESTAMPS"],
         sections=payload.features.trace_sections,
         debug_trace=manner.is_traced,
+        ends_preparing=runner.docker is None,
     )
 
 
@@ -155,8 +176,10 @@ def _placed(
 ) -> tuple[Layout, Variables]:
     """Directories and variables: each is read from the other, so from the default directories to the final ones."""
 
+    network = network_name(payload, runner, lease, dict(flags))
+
     def variables_in(layout: Layout) -> Variables:
-        found = definitions(payload=payload, runner=runner, lease=lease, layout=layout, flags=flags)
+        found = definitions(payload=payload, runner=runner, lease=lease, layout=layout, flags=flags, network=network)
         return Variables(found, tmp=layout.tmp)
 
     first = default_layout(payload=payload, runner=runner, machine=machine, lease=lease)

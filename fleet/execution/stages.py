@@ -57,7 +57,7 @@ def stages_of(given: StageInputs) -> list[Stage]:
 def _stage(name: str, kind: str, script: str, title: str, **special: Any) -> Stage:
     plain: Stage = {
         "name": name, "kind": kind, "script": script, "title": title, "section": True, "attempts": 1,
-        "before_retry": "", "timeout_s": None, "ignore_errors": False,
+        "where": "helper", "before_retry": "", "timeout_s": None, "ignore_errors": False,
         "exit_reason": FailureReason.SCRIPT_FAILURE.value,
     }  # fmt: skip
     return plain | special
@@ -100,7 +100,7 @@ def _get_sources(given: StageInputs) -> Stage:
 
 def _step(given: StageInputs, step: Step) -> Stage:
     name = f"step_{_NOT_IN_A_NAME.sub('_', step.name)[:200] or 'script'}"
-    return _stage(name, "step", _step_script(given, step), f'Executing "{name}" stage of the job script')
+    return _stage(name, "step", _step_script(given, step), f'Executing "{name}" stage of the job script', where="build")
 
 
 def _step_script(given: StageInputs, step: Step) -> str:
@@ -131,6 +131,7 @@ def _after_script(given: StageInputs) -> Stage:
         "after_script",
         given.manner.program(body if script else []),
         "Running after_script",
+        where="build",
         timeout_s=given.timeouts.after_script_s,
         ignore_errors=given.variables.is_on("AFTER_SCRIPT_IGNORE_ERRORS", default=True),
     )

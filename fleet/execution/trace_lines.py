@@ -45,7 +45,7 @@ def prologue(
     where = ", ".join((f"Instance {machine.instance_id} connected", *address))
     lines.append(_line(where, at, stamped=stamped))
     lines += [_line(f"{YELLOW}WARNING: {text}{RESET}", at, stamped=stamped) for text in rendered.warnings]
-    if rendered.sections:
+    if rendered.sections and rendered.ends_preparing:
         lines.append(_line(f"section_end:{_unix(at)}:{PREPARE_SECTION}\r{_CLEAR}", at, stamped=stamped, ends=False))
     return "".join(lines).encode("utf-8", "replace")
 

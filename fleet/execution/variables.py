@@ -30,6 +30,7 @@ class Variable:
     file: bool = False
     masked: bool = False
     raw: bool = False
+    public: bool = False
 
 
 class Variables:
@@ -97,13 +98,16 @@ class Variables:
 
 
 def definitions(
-    *, payload: JobPayload, runner: RunnerFacts, lease: LeaseFacts, layout: Layout, flags: Mapping[str, bool]
+    *,
+    payload: JobPayload,
+    runner: RunnerFacts,
+    lease: LeaseFacts,
+    layout: Layout,
+    flags: Mapping[str, bool],
+    network: str = "",
 ) -> list[Variable]:
     """Every definition in its order; later ones win."""
-    named = {
-        **{name: str(on).lower() for name, on in flags.items()},
-        **({"CI_JOB_IMAGE": payload.image.name} if payload.image.name else {}),
-    }
+    named = {name: str(on).lower() for name, on in flags.items()}
     own = {
         "CI_RUNNER_SHORT_TOKEN": runner.short_token,
         "CI_BUILDS_DIR": layout.builds,
@@ -121,14 +125,23 @@ def definitions(
         "CI_RUNNER_EXECUTABLE_ARCH": runner.executable_arch,
         "RUNNER_TEMP_PROJECT_DIR": layout.tmp,
         "GITLAB_ENV": layout.env_file,
+        **({"CI_BUILD_NETWORK_NAME": network} if network else {}),
     }
     return [
         *_known(named),
-        *(Variable(key=key, value=value) for key, value in pairs(runner.environment)),
+        *([Variable(key="CI_JOB_IMAGE", value=payload.image.name, public=True)] if payload.image.name else ()),
+        *(Variable(key=key, value=value, public=True) for key, value in pairs(runner.environment)),
         *_known(own),
         *_tls(runner),
         *(
-            Variable(key=given.key, value=given.value, file=given.file, masked=given.masked, raw=given.raw)
+            Variable(
+                key=given.key,
+                value=given.value,
+                file=given.file,
+                masked=given.masked,
+                raw=given.raw,
+                public=given.public,
+            )
             for given in payload.variables
             if given.key not in DEFAULTS
         ),
@@ -146,7 +159,7 @@ def pairs(environment: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _known(values: Mapping[str, str]) -> Iterator[Variable]:
     """What the runner itself says: it is never expanded, so a $ in a path stays."""
-    return (Variable(key=key, value=value, raw=True) for key, value in values.items())
+    return (Variable(key=key, value=value, raw=True, public=True) for key, value in values.items())
 
 
 def _tls(runner: RunnerFacts) -> Iterator[Variable]:

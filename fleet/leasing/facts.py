@@ -15,6 +15,7 @@ KEPT = (
     "root",
     "boot_id",
     "hostname",
+    "arch",
     "git",
     "git_lfs",
     "shells",

@@ -25,8 +25,8 @@ PLACES = {  # executor -> where its jobs run: on a pool of its own table, on one
     "shell": "host",
     "docker": "host",
 }
-EXECUTORS = frozenset({"instance", "ssh", "shell"})
-CONTAINER_EXECUTORS = frozenset({"docker", "docker-autoscaler", "docker-ssh", "docker+machine", "docker-windows"})
+CONTAINER_EXECUTORS = frozenset({"docker", "docker-autoscaler", "docker-ssh"})
+EXECUTORS = frozenset({"instance", "ssh", "shell"}) | CONTAINER_EXECUTORS
 SHELLS = frozenset({"bash", "sh"})
 
 
@@ -124,8 +124,7 @@ def _check_executor(entry: Entry, findings: Findings, executors: frozenset[str])
     name = entry.table.executor
     if name not in executors or name not in PLACES:
         known = ", ".join(sorted(executors))
-        why = "runs jobs in containers, which is not covered yet" if name in CONTAINER_EXECUTORS else "is not supported"
-        entry.stop(findings, ("executor",), f"{name!r} {why}: use one of {known}")
+        entry.stop(findings, ("executor",), f"{name!r} is not supported: use one of {known}")
     shell = entry.table.shell
     if shell is not None and shell not in SHELLS:
         entry.stop(findings, ("shell",), f"{shell!r} is not supported: use bash or sh")

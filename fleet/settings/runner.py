@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from fleet.model.ids import PoolName, RunnerKey
 from fleet.settings.autoscaler import AutoscalerTable
 from fleet.settings.cache import CacheTable
+from fleet.settings.docker import DockerTable
 from fleet.settings.durations import Duration
 from fleet.settings.section import Instant, OptionalSecret, Secret, Section, Text, Texts
 
@@ -107,7 +108,8 @@ class RunnerEntry(Section):
     get_sources_timeout: Duration | None = None
     """The longest fetching of sources. Not set: the job's own timeout."""
     executor: Annotated[str, Field(min_length=1)]
-    """Where and how jobs run: `instance` on a pool of machines, `ssh` on one host, `shell` on this host."""
+    """Where and how jobs run: `instance` on a pool of machines, `ssh` on one host, `shell` on this host; in containers
+    there: `docker-autoscaler`, `docker-ssh`, `docker`."""
     shell: Text = None
     """`bash` or `sh`. Not set: `bash` where the machine has it, else `sh`."""
     user: Text = None
@@ -144,6 +146,8 @@ class RunnerEntry(Section):
     """May a job set `GIT_CLONE_PATH`?"""
     cache: CacheTable = Field(default_factory=CacheTable)
     """A remote store for job caches; without one, they stay on the machine."""
+    docker: DockerTable = Field(default_factory=DockerTable)
+    """Keys of the executors that run jobs in containers."""
     instance: InstanceTable = Field(default_factory=InstanceTable)
     """Keys of the executor `instance`."""
 

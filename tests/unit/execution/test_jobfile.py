@@ -47,7 +47,7 @@ def test_the_stages_come_in_gitlabs_order_with_its_titles() -> None:
         ("cleanup_file_variables", "cleanup", "Cleaning up project directory and file based variables"),
     ]
     keys = {
-        "name", "kind", "script", "attempts", "before_retry", "timeout_s", "section", "title", "ignore_errors",
+        "name", "kind", "script", "attempts", "before_retry", "timeout_s", "section", "title", "ignore_errors", "where",
         "exit_reason",
     }  # fmt: skip
     assert all(set(stage) == keys for stage in stages)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fleet.execution.features import features_of
+from fleet.execution.features import CONTAINERS, features_of
 from fleet.execution.outcome import outcome_of
 from fleet.gitlab.info import FEATURES
 from fleet.model.job import Outcome

@@ -60,10 +60,10 @@ def test_unknown_keys_anywhere_are_errors(load_text, text: str, expected: str):
     assert errors(load_text(text)) == [expected]
 
 
-def test_unknown_keys_inside_tables_that_are_not_covered_are_errors_too(load_text):
-    loaded = load_text(RUNNER + POOL + '  [runners.docker]\n    imagee = "alpine"\n')
+def test_unknown_keys_of_containers_are_errors_and_what_has_no_effect_is_told(load_text):
+    loaded = load_text(RUNNER + POOL + '  [runners.docker]\n    imagee = "alpine"\n    isolation = "hyperv"\n')
     assert errors(loaded) == ["F:13: error: runners[0].docker.imagee: unknown key; did you mean 'image'?"]
-    assert len([each for each in loaded.problems if each.key == "runners[0].docker"]) == 1
+    assert [each.key for each in loaded.problems if "has no effect" in each.message] == ["runners[0].docker.isolation"]
 
 
 @pytest.mark.parametrize(
@@ -244,9 +244,9 @@ def test_a_pool_that_nobody_defines_is_an_error(load_text):
 @pytest.mark.parametrize(
     ("executor", "why"),
     [
-        ("kubernetes", "is not supported: use one of instance, shell, ssh"),
-        ("docker", "runs jobs in containers, which is not covered yet"),
-        ("docker-autoscaler", "runs jobs in containers, which is not covered yet"),
+        ("kubernetes", "is not supported: use one of docker, docker-autoscaler, docker-ssh, instance, shell, ssh"),
+        ("docker+machine", "is not supported"),
+        ("docker-windows", "is not supported"),
         ("foo", "is not supported"),
     ],
 )
