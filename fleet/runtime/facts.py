@@ -7,14 +7,22 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from fleet import __version__
+from fleet.execution.containers.volumes import covers_builds
 from fleet.execution.facts import CacheFacts, RunnerFacts
 from fleet.gitlab.info import architecture_name, platform_name
+from fleet.runtime.registry_logins import registry_logins
+from fleet.settings.docker import DockerTable
+from fleet.settings.entries import CONTAINER_EXECUTORS
 from fleet.store.book import Runner
+
+BUILDS, CACHE = "/builds", "/cache"  # in containers
 
 
 def facts_of_runner(runner: Runner, beside: Mapping[str, str], system_id: str) -> RunnerFacts:
     """The facts of a runner for one job; `beside` is what came with the job's payload."""
     settings = runner.settings
+    docker = settings.docker if settings.executor in CONTAINER_EXECUTORS else None
+    builds = settings.builds_dir or (BUILDS if docker else None)
     return RunnerFacts(
         name=settings.name,
         short_token=runner.short_token,
@@ -28,8 +36,8 @@ def facts_of_runner(runner: Runner, beside: Mapping[str, str], system_id: str) -
         shell=settings.shell,
         user=settings.user,
         login=settings.executor == "shell",
-        builds_dir=settings.builds_dir,
-        cache_dir=settings.cache_dir,
+        builds_dir=builds,
+        cache_dir=settings.cache_dir or (CACHE if docker else None),
         cache=CacheFacts(
             path=settings.cache.path or "",
             shared=settings.cache.shared,
