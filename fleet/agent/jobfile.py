@@ -41,6 +41,8 @@ DEFAULTS = {
     "containers": None,
 }
 OPTIONAL = frozenset({"directories", "files", "script_timeout_s", "cleanup_paths", "keeps"})
+TRANSFERS = frozenset({"upload_artifacts", "download_artifacts"})
+TRANSFER_FIELDS = (("root", str), ("items", list), ("timeout_s", NUMBER))
 TRACE_LISTS = ("masks", "mask_prefixes", "mask_parameters")
 
 
@@ -116,6 +118,20 @@ def _check_stage(stage: object) -> None:
     for name in ("timeout_s", "attempts", "retry_delay_s"):
         if not isinstance(stage.get(name, 0), (*NUMBER, type(None))):
             raise _bad("`%s` of stage %s is no number" % (name, stage["name"]))
+    if stage.get("transfer") is not None:
+        _check_transfer(stage["transfer"], stage["name"])
+
+
+def _check_transfer(transfer: object, stage: str) -> None:
+    if not isinstance(transfer, dict) or transfer.get("do") not in TRANSFERS:
+        raise _bad("`transfer` of stage %s is none that this agent knows" % stage)
+    for name, kinds in TRANSFER_FIELDS:
+        if not isinstance(transfer.get(name), kinds):
+            raise _bad("`transfer.%s` of stage %s is missing or of the wrong type" % (name, stage))
+    if not transfer["root"].startswith("/") or "\0" in transfer["root"]:
+        raise _bad("`transfer.root` of stage %s is no absolute path" % stage)
+    if not all(isinstance(item, dict) for item in transfer["items"]):
+        raise _bad("`transfer.items` of stage %s holds something else than objects" % stage)
 
 
 def _bad(message: str) -> Refused:

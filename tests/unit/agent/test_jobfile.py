@@ -18,6 +18,16 @@ GOOD = {
 }
 
 
+def upload(do: str, **special: object) -> dict:
+    """A stage with a transfer."""
+    transfer = {"do": do, "root": "/builds/x", "items": [], "timeout_s": 60, **special}
+    return {"name": "upload", "kind": "upload_artifacts", "transfer": transfer}
+
+
+def test_a_transfer_is_a_stage() -> None:
+    parse(json.dumps({**GOOD, "stages": [upload("upload_artifacts"), upload("download_artifacts")]}).encode())
+
+
 def test_a_good_job_file_gets_its_defaults() -> None:
     job = parse(json.dumps(GOOD).encode())
     assert (job["user"], job["abort_grace_s"], job["environment"]) == (None, 10, {})
@@ -45,6 +55,11 @@ def test_a_good_job_file_gets_its_defaults() -> None:
         ({"trace": {"limit_bytes": "4k"}}, "limit_bytes"),
         ({"script_timeout_s": "5m"}, "script_timeout_s"),
         ({"user": 5}, "user"),
+        ({"stages": [upload("dance")]}, "none that this agent knows"),
+        ({"stages": [upload("upload_artifacts", root="x")]}, "no absolute path"),
+        ({"stages": [upload("upload_artifacts", items={})]}, "transfer.items"),
+        ({"stages": [upload("download_artifacts", items=[1])]}, "objects"),
+        ({"stages": [upload("download_artifacts", timeout_s=None)]}, "timeout_s"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict, word: str) -> None:
