@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from fleet import __version__
 from fleet.execution.containers.volumes import covers_builds
-from fleet.execution.facts import CacheFacts, RunnerFacts
+from fleet.execution.facts import RunnerFacts
 from fleet.gitlab.info import architecture_name, platform_name
 from fleet.runtime.registry_logins import registry_logins
 from fleet.settings.docker import DockerTable
@@ -38,11 +38,6 @@ def facts_of_runner(runner: Runner, beside: Mapping[str, str], system_id: str) -
         login=settings.executor == "shell",
         builds_dir=builds,
         cache_dir=settings.cache_dir or (CACHE if docker else None),
-        cache=CacheFacts(
-            path=settings.cache.path or "",
-            shared=settings.cache.shared,
-            max_bytes=max(0, settings.cache.max_uploaded_archive_size),
-        ),
         clone_url=settings.clone_url,
         environment=settings.environment,
         feature_flags=settings.feature_flags,
@@ -57,11 +52,18 @@ def facts_of_runner(runner: Runner, beside: Mapping[str, str], system_id: str) -
         safe_directory_checkout=settings.safe_directory_checkout is not False,
         get_sources_timeout_s=_seconds(settings.get_sources_timeout),
         prepare_timeout_s=_seconds(settings.prepare_timeout),
-        use_common_build_dir=settings.instance.use_common_build_dir,
+        use_common_build_dir=_meets_nobody(docker, builds) if docker else settings.instance.use_common_build_dir,
+        docker=docker,
+        registry_logins=registry_logins() if docker else (),
         tls_ca=beside.get("ca", ""),
         tls_cert=beside.get("cert", ""),
         tls_key=beside.get("key", ""),
     )
+
+
+def _meets_nobody(docker: DockerTable, builds: str | None) -> bool:
+    """Whether each slot has a volume of its own for builds, so that paths in it need not keep jobs apart."""
+    return not covers_builds(docker.volumes, builds or BUILDS)
 
 
 def _seconds(given: timedelta | None) -> float | None:
