@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from fleet.execution.facts import MachineFacts, RunnerFacts
+from fleet.execution.signing import NoCacheStore
 from fleet.machine.channel import AgentChannel
 from fleet.machine.channels import Channels
 from fleet.machine.reach import open_channel
 from fleet.model.ids import InstanceId, ManagerId
 from fleet.model.instance import Instance
 from fleet.model.job import Job, Outcome
-from fleet.sdk import FleetError
+from fleet.sdk import CacheStore, FleetError, SecretDenied, SecretRequest, SecretValue
 from fleet.store import instances
 from fleet.store.book import Book, Pool, Runner
 from fleet.store.database import Store
@@ -25,6 +26,14 @@ class UnknownMachine(FleetError):
     """The rows name no such instance, or its pool is unknown here."""
 
     slug = "unknown_machine"
+
+
+def _nobody(request: SecretRequest) -> SecretValue:
+    raise SecretDenied(f"this manager fetches no secrets of {request.provider}")
+
+
+def _no_cache_store(runner: Runner) -> CacheStore:
+    raise NoCacheStore(f"this manager has no cache store for {runner.key}")
 
 
 class Reports(Protocol):
@@ -53,6 +62,8 @@ class Desk:
     Attributes:
         runner_facts: what rendering must know of a runner.
         now: the manager's own time, for lines of the trace.
+        cache_store: what signs for a runner's caches; raises `FleetError` where there is none.
+        fetch_secret: asks the plugins for a job's secret.
         holds_logs: others may take our jobs over and cannot read our spool, so a machine forgets a job's log only
             when GitLab has all of it.
     """
@@ -67,6 +78,8 @@ class Desk:
     hint: Callable[..., None]
     runner_facts: Callable[[Runner, Mapping[str, str]], RunnerFacts]
     now: Callable[[], datetime]
+    fetch_secret: Callable[[SecretRequest], SecretValue] = _nobody
+    cache_store: Callable[[Runner], CacheStore] = _no_cache_store
     holds_logs: bool = False
     _homes: dict[tuple[int, str | None], dict[str, Any]] = field(default_factory=dict)
 

@@ -28,9 +28,11 @@ STAMP = re.compile(rb"\d{4}-\d\d-\d\dT")
 ENDED = (JobState.FINISHED, JobState.ABANDONED)
 
 
-def end_unstarted(desk: Desk, job: Job, outcome: Outcome) -> None:
-    """The job never ran: say why in its trace, and let its lease go."""
-    prologue = job.prologue if job.prologue is not None else _heading(desk, job)
+def end_unstarted(desk: Desk, job: Job, outcome: Outcome, *, heading: bytes | None = None) -> None:
+    """The job never ran: say why in its trace, below `heading`, and let its lease go."""
+    prologue = job.prologue
+    if prologue is None:
+        prologue = _heading(desk, job) if heading is None else heading
     epilogue = trace_lines.epilogue(outcome=outcome, at=desk.now(), timestamps=_is_stamped(prologue))
     held = max(0, desk.spool.size(job.key) - len(prologue))
     done = desk.store.write(lambda tx: _end(tx, job, outcome, prologue=prologue, epilogue=epilogue, log_bytes=held))

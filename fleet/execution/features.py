@@ -1,7 +1,7 @@
 """What this program can do for jobs, in GitLab's words: the `features` of the `info` object.
 
 Rule: only what works. GitLab hands out only jobs whose needs are named here; a word too few leaves jobs waiting, a word
-too many breaks them. Not here, because not built: artifacts, cache, secrets, native steps, terminals.
+too many breaks them. Not here, because not built: artifacts, cache, native steps, terminals.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ CLIENT = frozenset((
     "trace_reset", "trace_checksum", "trace_size", "cancelable", "cancel_gracefully", "two_phase_job_commit",
 ))  # fmt: skip
 SHELL = frozenset(("variables", "raw_variables", "refspecs", "masking", "multi_build_steps", "return_exit_code"))
-PAYLOAD = frozenset(("job_inputs",))  # what the manager does with a payload, whatever the executor
+PAYLOAD = frozenset(("vault_secrets", "job_inputs"))  # what the manager does with a payload, whatever the executor
 CONTAINERS = frozenset((
     "image", "services", "service_variables", "service_multiple_aliases", "image_executor_opts",
     "service_executor_opts",

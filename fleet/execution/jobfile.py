@@ -8,7 +8,7 @@ the channel, and the manager's own lines of the log to `trace_lines`.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,7 @@ class Rendered:
         timestamps, sections: how the manager's own lines are to be written.
         debug_trace: for the query of each trace update.
         ends_preparing: the section of the preparation ends with the manager's own lines; else the agent ends it.
+        notices: for the log's first lines, and no warnings.
     """
 
     job_file: dict[str, Any] = field(repr=False)
@@ -58,16 +59,34 @@ class Rendered:
     sections: bool
     debug_trace: bool
     ends_preparing: bool = True
+    notices: tuple[str, ...] = ()
 
 
-def render(*, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, lease: LeaseFacts) -> Rendered:
-    """The job file of this payload on this machine; raises `JobRefused`."""
+def variables_of(
+    *, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, lease: LeaseFacts
+) -> tuple[Variables, dict[str, bool]]:
+    """The variables and feature flags of a job before it has its secrets; raises `JobRefused`."""
+    payload, runner, machine = adapted(payload, runner, machine)
+    payload, _ = cleaned(payload)
+    flags, _ = _flags(payload, runner)
+    return _placed(payload, runner, machine, lease, flags=flags)[1], flags
+
+
+def render(
+    *,
+    payload: JobPayload,
+    runner: RunnerFacts,
+    machine: MachineFacts,
+    lease: LeaseFacts,
+    secrets: Sequence[Variable] = (),
+) -> Rendered:
+    """The job file of this payload on this machine, with its secrets; raises `JobRefused`."""
     support.refuse_unsupported(payload)
     payload, runner, machine = adapted(payload, runner, machine)
     payload, warnings = cleaned(payload)
     flags, flag_warnings = _flags(payload, runner)
     payload, input_warnings = inputs.filled(payload, is_on=flags["FF_ENABLE_JOB_INPUTS_INTERPOLATION"])
-    layout, variables = _placed(payload, runner, machine, lease, flags)
+    layout, variables = _placed(payload, runner, machine, lease, flags=flags, secrets=secrets)
     wishes = git_wishes(
         payload=payload, runner=runner, machine=machine, lease=lease, variables=variables, flags=flags, layout=layout
     )
@@ -154,6 +173,7 @@ def render(*, payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, l
         sections=payload.features.trace_sections,
         debug_trace=manner.is_traced,
         ends_preparing=runner.docker is None,
+        notices=tuple(support.notices_about(payload)),
     )
 
 
@@ -172,14 +192,21 @@ def _flags(payload: JobPayload, runner: RunnerFacts) -> tuple[dict[str, bool], l
 
 
 def _placed(
-    payload: JobPayload, runner: RunnerFacts, machine: MachineFacts, lease: LeaseFacts, flags: Mapping[str, bool]
+    payload: JobPayload,
+    runner: RunnerFacts,
+    machine: MachineFacts,
+    lease: LeaseFacts,
+    *,
+    flags: Mapping[str, bool],
+    secrets: Sequence[Variable] = (),
 ) -> tuple[Layout, Variables]:
     """Directories and variables: each is read from the other, so from the default directories to the final ones."""
-
     network = network_name(payload, runner, lease, dict(flags))
 
     def variables_in(layout: Layout) -> Variables:
-        found = definitions(payload=payload, runner=runner, lease=lease, layout=layout, flags=flags, network=network)
+        found = definitions(
+            payload=payload, runner=runner, lease=lease, layout=layout, flags=flags, secrets=secrets, network=network
+        )
         return Variables(found, tmp=layout.tmp)
 
     first = default_layout(payload=payload, runner=runner, machine=machine, lease=lease)

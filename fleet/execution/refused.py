@@ -11,7 +11,10 @@ UNSUPPORTED_OPTION = 3  # the exit code that GitLab knows for options a runner h
 
 
 class JobRefused(FleetError):
-    """The job ends with this reason and exit code; the message is for its log."""
+    """The job ends with this reason and exit code; the message is for its log.
+
+    `heading` are the first lines of that log, where they tell more than who refuses.
+    """
 
     slug: ClassVar[str] = "job_refused"
 
@@ -20,6 +23,7 @@ class JobRefused(FleetError):
         self.message = message
         self.reason = reason
         self.exit_code = exit_code
+        self.heading: bytes | None = None
 
 
 def unsupported(options: str) -> JobRefused:

@@ -4,6 +4,10 @@ The prologue is frozen in the job's row before the first `start` is sent. From t
 the agent, so the job stays with its machine: a `start` is repeated, which the agent takes once per lease, and a machine
 that is lost now takes the job with it. Before that moment, or when the agent itself says no, the job looks for another
 machine, at most `MOVES` times.
+
+The job's secrets are fetched on the way, from this thread and in no transaction: that may take two minutes, in which
+the job may be canceled. So the prologue is frozen only while the job is still to be started. A job whose start may have
+been heard is first looked for at the agent: were a server of secrets away, a running job would else be ended for it.
 """
 
 from __future__ import annotations
@@ -11,17 +15,23 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import time
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import structlog
 
-from fleet.execution import ending, trace_lines
+from fleet.execution import ending, secrets, trace_lines
 from fleet.execution.desk import Desk, UnknownMachine
-from fleet.execution.facts import LeaseFacts, RunnerFacts
+from fleet.execution.facts import LeaseFacts, MachineFacts, RunnerFacts
 from fleet.execution.follows import Follow, Follows
-from fleet.execution.jobfile import charge_prologue, render
+from fleet.execution.jobfile import Rendered, charge_prologue, render, variables_of
 from fleet.execution.refused import JobRefused
+from fleet.execution.running import follow_from
+from fleet.execution.secrets import Resolved
+from fleet.execution.signing import with_urls
+from fleet.execution.support import refuse_unsupported
 from fleet.gitlab.failure_reasons import FailureReason
 from fleet.gitlab.payload import JobPayload
 from fleet.machine.channel import AgentChannel
@@ -60,23 +70,16 @@ def start(desk: Desk, follows: Follows, work: Work) -> None:
         return
     pool = desk.book.pools[job.pool]
     facts = _guarded(desk.runner_facts(runner, beside), pool)
+    payload = JobPayload.parse(raw)
+    began = time.monotonic()
     try:
+        if job.prologue is not None and payload.secrets and _runs_there(desk, follows, job, lease):
+            return
         machine = desk.machine_facts(channel, lease.instance, facts.user)
-        rendered = render(
-            payload=JobPayload.parse(raw),
-            runner=facts,
-            machine=machine,
-            lease=LeaseFacts(
-                lease_id=lease.lease_id,
-                concurrent_id=lease.concurrent_id,
-                project_concurrent_id=lease.project_concurrent_id,
-                disposable=pool.limits.max_use_count == 1 and pool.limits.capacity_per_instance == 1,
-                correlation_id=beside.get("request_id", ""),
-            ),
-        )
+        about = _About(payload=payload, runner=facts, machine=machine, lease=_lease_facts(lease, pool, beside))
+        resolved, rendered = _rendered(desk, about)
     except JobRefused as exc:
-        refusal = Outcome(state="failed", failure_reason=str(exc.reason), exit_code=exc.exit_code, message=exc.message)
-        ending.end_unstarted(desk, job, refusal)
+        ending.end_unstarted(desk, job, _outcome_of(exc), heading=exc.heading)
         return
     except AgentError as exc:
         _refused(desk, job, lease, exc)
@@ -84,18 +87,106 @@ def start(desk: Desk, follows: Follows, work: Work) -> None:
     except MachineError as exc:
         _not_reached(desk, job, lease, str(exc))
         return
-    if job.prologue is None:
+    prologue = job.prologue
+    if prologue is None:
         row, _ = desk.instance(lease.instance)
         prologue = trace_lines.prologue(
-            runner=facts, rendered=rendered, machine=machine, address=_shown(row.address, pool), at=desk.now()
+            runner=facts,
+            rendered=rendered,
+            machine=machine,
+            address=_shown(row.address, pool),
+            at=desk.now(),
+            resolved=resolved,
         )
-        if not desk.store.write(lambda tx: jobs.update_job(tx, job.key, job.epoch, prologue=prologue)):
+        if not _freeze(desk, job, prologue):
             return
-    else:
-        prologue = job.prologue
     ending.lay_prologue(desk, job.key, prologue)
     job_file = charge_prologue(rendered.job_file, len(prologue))
-    _send(desk, follows, channel, job, lease, prologue=prologue, job_file=job_file, remaining_s=remaining_s)
+    job_file = with_urls(
+        job_file, rendered.caches, lambda: desk.cache_store(runner), now=desk.now(), remaining_s=remaining_s
+    )
+    left_s = max(1.0, remaining_s - (time.monotonic() - began))
+    _send(desk, follows, channel, job, lease, prologue=prologue, job_file=job_file, remaining_s=left_s)
+
+
+class _About(TypedDict):
+    """What a job file is made of, beside secrets."""
+
+    payload: JobPayload
+    runner: RunnerFacts
+    machine: MachineFacts
+    lease: LeaseFacts
+
+
+def _rendered(desk: Desk, about: _About) -> tuple[Resolved | None, Rendered]:
+    """The job file, and what came of the secrets that it holds; raises `JobRefused`."""
+    if not about["payload"].secrets:
+        return None, render(**about)
+    refuse_unsupported(about["payload"])  # before anything is asked for
+    resolved = _resolved(desk, about)
+    return resolved, render(**about, secrets=resolved.variables)
+
+
+def _resolved(desk: Desk, about: _About) -> Resolved:
+    variables, flags = variables_of(**about)
+    facts, payload = about["runner"], about["payload"]
+    found = secrets.resolve(payload, variables, flags=flags, ca=facts.tls_ca, fetch=desk.fetch_secret, now=desk.now)
+    if found.refusal is not None:
+        found.refusal.heading = trace_lines.heading(
+            runner=facts,
+            at=desk.now(),
+            timestamps=flags["FF_TIMESTAMPS"],
+            sections=payload.features.trace_sections,
+            resolved=found,
+        )
+        raise found.refusal
+    log.info("secrets_fetched", job_id=payload.id, secrets=len(found.variables), took_s=round(found.took_s, 3))
+    return found
+
+
+def _runs_there(desk: Desk, follows: Follows, job: Job, lease: Lease) -> bool:
+    """Whether the agent has taken the job already; then it is followed. Raises `MachineError` when nobody knows."""
+    try:
+        follow_from(desk, follows, job, lease=lease.lease_id, instance=lease.instance)
+    except AgentError as exc:
+        follows.drop(lease.lease_id)
+        if exc.slug_of_agent == "unknown_lease":
+            return False
+        raise
+    except MachineError:
+        follows.drop(lease.lease_id)
+        raise
+    desk.store.write(lambda tx: _running(tx, job, lease))
+    log.info("job_started", job_id=job.gitlab_job_id, job_key=job.key, instance=lease.instance)
+    return True
+
+
+def _freeze(desk: Desk, job: Job, prologue: bytes) -> bool:
+    """Write the prologue down, unless the job is not to be started any more."""
+
+    def write(tx: Tx) -> bool:
+        now = jobs.job(tx, job.key)
+        if now is None or now.state is not JobState.STARTING or now.lease != job.lease:
+            return False
+        return jobs.update_job(tx, job.key, job.epoch, prologue=prologue)
+
+    return desk.store.write(write)
+
+
+def _lease_facts(lease: Lease, pool: Pool, beside: Mapping[str, str]) -> LeaseFacts:
+    return LeaseFacts(
+        lease_id=lease.lease_id,
+        concurrent_id=lease.concurrent_id,
+        project_concurrent_id=lease.project_concurrent_id,
+        disposable=pool.limits.max_use_count == 1 and pool.limits.capacity_per_instance == 1,
+        correlation_id=beside.get("request_id", ""),
+    )
+
+
+def _outcome_of(refusal: JobRefused) -> Outcome:
+    return Outcome(
+        state="failed", failure_reason=str(refusal.reason), exit_code=refusal.exit_code, message=refusal.message
+    )
 
 
 def _guarded(facts: RunnerFacts, pool: Pool) -> RunnerFacts:

@@ -22,7 +22,6 @@ def refuse_unsupported(payload: JobPayload) -> None:
     """Raise `JobRefused` for what no stage could stand for."""
     found = [
         *(["run (native steps)"] if payload.run.strip() not in {"", "null", "[]"} else ()),
-        *(["secrets"] if payload.secrets else ()),
         *_unknown_options("image", payload.image),
         *(option for service in payload.services for option in _unknown_options(f"services:{service.name}", service)),
     ]
@@ -39,7 +38,31 @@ def warnings_about(payload: JobPayload) -> list[str]:
         found.append("this job has artifacts: this runner does not handle artifacts yet, so none is uploaded")
     if any(dependency.artifacts_file.filename for dependency in payload.dependencies):
         found.append("this job wants artifacts of other jobs: this runner does not handle them yet, so none is fetched")
+    suspend = payload.suspend_options
+    if suspend is not None and (
+        suspend.suspend_on_success or suspend.suspend_on_failure or suspend.runtime_environment_key
+    ):
+        found.append(
+            "this job asks to keep its environment or to go on in one: this runner starts and ends each job anew"
+        )
     return found
+
+
+def notices_about(payload: JobPayload) -> list[str]:
+    """What GitLab wants the job's author to know of the policy that made the job."""
+    policy = payload.policy_options
+    if policy is None or not policy.execution_policy_job:
+        return []
+    first = f'Job triggered by policy "{policy.policy_name}".'
+    if policy.policy_variables_override_allowed is None:
+        return [first, "The policy's variables beat those of the same name that the project or a person set."]
+    verdict = "allowed" if policy.policy_variables_override_allowed else "ignored"
+    exceptions = policy.policy_variables_override_exceptions
+    but = f" (except for {', '.join(exceptions)})" if exceptions else ""
+    return [
+        first,
+        f"User-defined CI/CD variables are {verdict} in this job{but} according to the pipeline execution policy.",
+    ]
 
 
 def _unknown_options(where: str, image: Image) -> Iterator[str]:

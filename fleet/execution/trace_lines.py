@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from fleet.execution.facts import MachineFacts, RunnerFacts
 from fleet.execution.jobfile import Rendered
 from fleet.execution.outcome import SUCCESS
+from fleet.execution.secrets import Resolved
 from fleet.execution.shell_text import GREEN, RED, RESET, YELLOW
 from fleet.gitlab.failure_reasons import FailureReason
 from fleet.model.job import Outcome
 
 PREPARE_SECTION = "prepare_executor"
+SECRETS_SECTION = "resolve_secrets"
 _CLEAR = "\x1b[0K"
 _CYAN = "\x1b[36;1m"
 _STREAM = "00O"
@@ -31,28 +33,45 @@ def prologue(
     address: Iterable[str] = (),
     at: datetime,
     waited_since: datetime | None = None,
+    resolved: Resolved | None = None,
 ) -> bytes:
     """All that stands before the agent's log; `address` are the parts that the log may show.
 
-    With `waited_since` the section tells how long the job waited for its machine.
+    `resolved` is what came of the job's secrets. With `waited_since` the section tells how long the job waited for its
+    machine.
     """
     stamped = rendered.timestamps
-    lines = [_line(text, at, stamped=stamped) for text in _heading(runner, rendered.changed_flags)]
+    first = at if resolved is None else resolved.began_at
+    lines = [_line(text, first, stamped=stamped) for text in _heading(runner, rendered.changed_flags)]
+    if resolved is not None:
+        lines += _resolved(resolved, stamped=stamped, sections=rendered.sections)
     began = waited_since or at
     opening = f"section_start:{_unix(began)}:{PREPARE_SECTION}\r{_CLEAR}{_CLEAR}" if rendered.sections else ""
     title = f'{opening}{_CYAN}Preparing the "{runner.executor}" executor{RESET}'
     lines.append(_line(title, began, stamped=stamped))
     where = ", ".join((f"Instance {machine.instance_id} connected", *address))
     lines.append(_line(where, at, stamped=stamped))
+    lines += [_line(text, at, stamped=stamped) for text in rendered.notices]
     lines += [_line(f"{YELLOW}WARNING: {text}{RESET}", at, stamped=stamped) for text in rendered.warnings]
     if rendered.sections and rendered.ends_preparing:
         lines.append(_line(f"section_end:{_unix(at)}:{PREPARE_SECTION}\r{_CLEAR}", at, stamped=stamped, ends=False))
     return "".join(lines).encode("utf-8", "replace")
 
 
-def heading(*, runner: RunnerFacts, at: datetime, timestamps: bool = True) -> bytes:
-    """The first lines alone, for a job that gets no machine."""
-    return "".join(_line(text, at, stamped=timestamps) for text in _heading(runner, ())).encode("utf-8", "replace")
+def heading(
+    *,
+    runner: RunnerFacts,
+    at: datetime,
+    timestamps: bool = True,
+    sections: bool = False,
+    resolved: Resolved | None = None,
+) -> bytes:
+    """The first lines alone, for a job that gets no machine, or not all of its secrets."""
+    first = at if resolved is None else resolved.began_at
+    lines = [_line(text, first, stamped=timestamps) for text in _heading(runner, ())]
+    if resolved is not None:
+        lines += _resolved(resolved, stamped=timestamps, sections=sections)
+    return "".join(lines).encode("utf-8", "replace")
 
 
 def epilogue(*, outcome: Outcome, at: datetime, timestamps: bool = True) -> bytes:
@@ -73,6 +92,19 @@ def _heading(runner: RunnerFacts, changed_flags: Iterable[str]) -> list[str]:
     ]
     flags = ", ".join(changed_flags)
     return [*lines, f"  feature flags: {flags}"] if flags else lines
+
+
+def _resolved(resolved: Resolved, *, stamped: bool, sections: bool) -> list[str]:
+    """Which secrets were fetched from where: the whole section."""
+    began, ended = resolved.began_at, resolved.ended_at
+    opening = f"section_start:{_unix(began)}:{SECRETS_SECTION}\r{_CLEAR}{_CLEAR}" if sections else ""
+    lines = [_line(f"{opening}{_CYAN}Resolving secrets{RESET}", began, stamped=stamped)]
+    lines += [_line(text, ended, stamped=stamped) for text in resolved.lines]
+    if sections:
+        lines.append(
+            _line(f"section_end:{_unix(ended)}:{SECRETS_SECTION}\r{_CLEAR}", ended, stamped=stamped, ends=False)
+        )
+    return lines
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -2,8 +2,8 @@
 
 Rule: the last definition of a key wins. In order: feature flags, the image's name, the runner's `environment`, what
 the runner knows about directories and the job, TLS files, the job's own variables, what the runner knows about
-itself. References are expanded once, against the unexpanded values; `raw` values never are. A `file` variable is
-worth the path of its file.
+itself, the job's secrets. References are expanded once, against the unexpanded values; `raw` values never are. A `file`
+variable is worth the path of its file.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def definitions(
     lease: LeaseFacts,
     layout: Layout,
     flags: Mapping[str, bool],
+    secrets: Iterable[Variable] = (),
     network: str = "",
 ) -> list[Variable]:
     """Every definition in its order; later ones win."""
@@ -123,10 +124,10 @@ def definitions(
         "CI_RUNNER_VERSION": runner.version,
         "CI_RUNNER_REVISION": runner.revision,
         "CI_RUNNER_EXECUTABLE_ARCH": runner.executable_arch,
-        "RUNNER_TEMP_PROJECT_DIR": layout.tmp,
-        "GITLAB_ENV": layout.env_file,
-        **({"CI_BUILD_NETWORK_NAME": network} if network else {}),
     }
+    last = {"RUNNER_TEMP_PROJECT_DIR": layout.tmp, "GITLAB_ENV": layout.env_file}
+    if network:
+        last["CI_BUILD_NETWORK_NAME"] = network
     return [
         *_known(named),
         *([Variable(key="CI_JOB_IMAGE", value=payload.image.name, public=True)] if payload.image.name else ()),
@@ -146,6 +147,8 @@ def definitions(
             if given.key not in DEFAULTS
         ),
         *_known(about),
+        *secrets,
+        *_known(last),
     ]
 
 

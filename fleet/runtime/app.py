@@ -39,6 +39,7 @@ from fleet.reaping.deleting import Reaper
 from fleet.reporting.reporter import Reporter
 from fleet.reporting.rows import RowListener
 from fleet.reporting.targets import Reports
+from fleet.runtime.cache_stores import CacheStores
 from fleet.runtime.clock import Clock, monotonic
 from fleet.runtime.configuring import Configurator
 from fleet.runtime.disk import Disks
@@ -315,6 +316,8 @@ def _assemble(
         hint=hints,
         runner_facts=lambda runner, beside: facts_of_runner(runner, beside, me),
         now=clock.wall,
+        cache_store=CacheStores(configurator.plugins).of,
+        fetch_secret=configurator.plugins.secret,
         holds_logs=store.shared and spool.directory == pathlib.Path(settings.fleet.state_dir) / "spool",
     )
     executor = Executor(desk=desk)

@@ -10,6 +10,10 @@ from fleet.sdk.errors import (
     ProviderUnavailable,
     QuotaExceeded,
     Scope,
+    SecretDenied,
+    SecretError,
+    SecretNotFound,
+    SecretUnavailable,
     Throttled,
 )
 from fleet.sdk.hookspecs import ENTRY_POINTS, ProviderSetting, hookimpl
@@ -28,6 +32,15 @@ from fleet.sdk.provider import (
     ProviderInfo,
     SshEndpoint,
 )
+from fleet.sdk.secrets import (
+    AwsSecret,
+    AzureSecret,
+    GcpSecret,
+    GitLabSecret,
+    SecretRequest,
+    SecretValue,
+    VaultSecret,
+)
 
 __all__ = [
     "ENTRY_POINTS",
@@ -35,6 +48,8 @@ __all__ = [
     "TAG_REQUEST",
     "TAG_STORE",
     "Abilities",
+    "AwsSecret",
+    "AzureSecret",
     "BadParameters",
     "CacheMethod",
     "CacheSetting",
@@ -43,6 +58,8 @@ __all__ = [
     "Created",
     "CredentialsRefused",
     "FleetError",
+    "GcpSecret",
+    "GitLabSecret",
     "HostKey",
     "Machine",
     "MachineState",
@@ -55,8 +72,15 @@ __all__ = [
     "ProviderUnavailable",
     "QuotaExceeded",
     "Scope",
+    "SecretDenied",
+    "SecretError",
+    "SecretNotFound",
+    "SecretRequest",
+    "SecretUnavailable",
+    "SecretValue",
     "SignedUrl",
     "SshEndpoint",
     "Throttled",
+    "VaultSecret",
     "hookimpl",
 ]

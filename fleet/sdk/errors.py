@@ -8,6 +8,10 @@
        +- CredentialsRefused            nobody may act for this account until a person mends it
        +- BadParameters                 the request can never succeed as it is; a person must change it
        +- ProviderUnavailable           the API did not answer or broke; try again
+    +- SecretError                      a job's secret could not be fetched; the job fails as our fault
+       +- SecretDenied                  a person must mend the job, its token or a permission
+       +- SecretNotFound                there is no such secret, version or field
+       +- SecretUnavailable             the provider did not answer or broke; trying again may help
 
 An error answers two questions: is it worth trying again (`retry_after_s`, `scope`), and which short slug goes
 into metrics. Deleting what is absent is not an error.
@@ -94,3 +98,27 @@ class ProviderUnavailable(ProviderError):
 
     slug: ClassVar[str] = "provider_unavailable"
     default_scope: ClassVar[Scope] = Scope.API
+
+
+class SecretError(FleetError):
+    """A job's secret could not be fetched."""
+
+    slug: ClassVar[str] = "secret"
+
+
+class SecretDenied(SecretError):
+    """The provider refuses: the token, the role, a permission or the request itself is wrong."""
+
+    slug: ClassVar[str] = "secret_denied"
+
+
+class SecretNotFound(SecretError):
+    """There is no such secret, version or field."""
+
+    slug: ClassVar[str] = "secret_not_found"
+
+
+class SecretUnavailable(SecretError):
+    """The provider of secrets did not answer, or broke while answering."""
+
+    slug: ClassVar[str] = "secret_unavailable"

@@ -10,6 +10,7 @@ import pluggy
 
 from fleet.sdk.cache import CacheSetting, CacheStore
 from fleet.sdk.provider import Provider
+from fleet.sdk.secrets import SecretRequest, SecretValue
 
 PROJECT = "fleet"
 ENTRY_POINTS = "fleet.providers"
@@ -55,4 +56,19 @@ def fleet_cache_store(kind: str, setting: CacheSetting) -> CacheStore | None:
 
     Raises:
         BadParameters: the table is wrong; the message names the key.
+    """
+
+
+@hookspec(firstresult=True)
+def fleet_secret(request: SecretRequest) -> SecretValue | None:
+    """Fetch one secret of a job, or return None when its kind is not yours.
+
+    Any thread may call it, and a call that hangs holds up the machine of its job: all that it does must end within
+    `request.timeout_s`. It is called again where a job wants several attempts, so it does not try again itself.
+
+    Raises:
+        SecretDenied: a person must mend the job or a permission; the message says which.
+        SecretNotFound: there is no such secret, version or field.
+        SecretUnavailable: nobody answered, or the provider broke.
+        SecretError: anything else.
     """

@@ -270,7 +270,6 @@ def test_a_timeout_nobody_can_read_is_named_and_ignored(place):
 REFUSED = {
     "native steps": {"steps": [], "run": '[{"name": "hello", "script": "echo hello"}]'},
     "an option of an executor": {"image": {"name": "alpine", "executor_opts": {"docker": {"unheard_of": 1}}}},
-    "secrets": {"secrets": {"PASSWORD": {"vault": {"server": {"url": "http://127.0.0.1:1"}}}}},
 }
 
 

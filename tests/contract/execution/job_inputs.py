@@ -10,6 +10,7 @@ from typing import Any
 
 from fleet.execution.facts import LeaseFacts, MachineFacts, RunnerFacts
 from fleet.execution.jobfile import Rendered, render
+from fleet.execution.variables import Variable
 from fleet.gitlab.payload import JobPayload
 
 RUNNER = RunnerFacts(
@@ -56,6 +57,7 @@ def render_with(
     *,
     lease: LeaseFacts = LEASE,
     machine: MachineFacts | None = None,
+    secrets: Sequence[Variable] = (),
     **runner: Any,
 ) -> Rendered:
     return render(
@@ -63,6 +65,7 @@ def render_with(
         runner=dataclasses.replace(RUNNER, **runner),
         machine=machine or machine_at(home),
         lease=lease,
+        secrets=secrets,
     )
 
 

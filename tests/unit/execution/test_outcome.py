@@ -68,7 +68,7 @@ def test_only_what_works_is_advertised_in_gitlabs_words() -> None:
     for executor in ("instance", "shell", "ssh"):
         assert features_of(executor) <= set(FEATURES)
         assert {"refspecs", "masking", "cancel_gracefully", "return_exit_code", "shared"} <= features_of(executor)
-        assert not features_of(executor) & {"artifacts", "cache", "services", "image", "vault_secrets"}
+        assert not features_of(executor) & {"artifacts", "cache", "services", "image"}
     for executor in ("docker", "docker-autoscaler", "docker-ssh"):
         assert features_of(executor) == features_of("instance") | CONTAINERS
         assert CONTAINERS <= set(FEATURES)
