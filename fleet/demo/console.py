@@ -95,6 +95,12 @@ class Console:
                 state.settle(job, JobState.CANCELED)
             return job.state
 
+    def session(self, *, job_id: int) -> Json | None:
+        """Where the terminal of a job is, as its manager said when it asked for the job."""
+        with self._state.lock:
+            attempt = self._state.jobs[job_id].attempt
+            return None if attempt is None else attempt.session
+
     def drop(self, *, job_id: int, reason: str = "stuck_or_timeout_failure") -> str:
         """The server fails the job by itself."""
         with self._state.lock:

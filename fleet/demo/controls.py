@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from fleet.demo.jobs import JobView
 from fleet.demo.payload import GitSource, Payload
+from fleet.demo.workhorse import open_terminal
 
 WAIT_CHUNK_S = 5.0
 HTTP_TIMEOUT_S = 60.0
@@ -88,6 +89,17 @@ class Controls(abc.ABC):
     def cancel(self, job_id: int, *, force: bool = False) -> str:
         """Press cancel; the state that follows."""
         return str(self.call("cancel", job_id=job_id, force=force))
+
+    def session(self, job_id: int) -> dict[str, str] | None:
+        """`url, certificate, authorization` of the job's terminal; None when its manager serves none."""
+        return self.call("session", job_id=job_id)  # type: ignore[no-any-return]
+
+    def open_terminal(self, job_id: int, **options: Any) -> ClientConnection:
+        """A websocket to the job's terminal, as GitLab opens one; options as in `workhorse.open_terminal`."""
+        session = self.session(job_id)
+        if session is None:
+            raise LookupError(f"the manager of job {job_id} serves no terminals")
+        return open_terminal(session, **options)
 
     def drop(self, job_id: int, reason: str = "stuck_or_timeout_failure") -> str:
         """Fail the job on the server's side."""

@@ -53,6 +53,7 @@ class Attempt:
     superseded: bool = False
     told_over_at: float | None = None
     repeats_allowed: int = 0
+    session: dict[str, str] | None = None
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from fleet.demo.call import Call, answer, refusal
 from fleet.demo.conduct import info_breaches, system_id_breaches, token_breaches
 from fleet.demo.payload import personalise
 from fleet.demo.runners import Runner
+from fleet.demo.workhorse import session_breaches
 
 FORBIDDEN = "403 Forbidden"
 ATTRIBUTES = (
@@ -119,6 +120,7 @@ def request_job(call: Call) -> Response:
     call.blame(token_breaches("request", call.request, body))
     call.blame(info_breaches("request", body))
     call.blame(system_id_breaches("request", body))
+    call.blame(session_breaches(body))
     state = call.state
     with state.lock:
         runner = state.runners.calling(body.get("token"))
@@ -142,6 +144,7 @@ def request_job(call: Call) -> Response:
         if taken is None:
             return answer(204, headers={"X-GitLab-Last-Update": runner.last_update})
         job, attempt = taken
+        attempt.session = body.get("session")
         call.job_id = job.id
         more = state.holds_a_job_for(runner)
         headers = {} if more else {"X-GitLab-Last-Update": runner.last_update}

@@ -26,6 +26,7 @@ from fleet.execution import cleanup, ending, running, starting
 from fleet.execution.desk import Desk
 from fleet.execution.follows import Follow, Follows
 from fleet.execution.overdue import give_up_uncleaned
+from fleet.execution.terminals import Terminals
 from fleet.gitlab.failure_reasons import FailureReason
 from fleet.model.job import Lease, Outcome
 from fleet.model.lifecycle import InstanceState, JobState, LeaseState
@@ -54,12 +55,14 @@ class Executor:
 
     desk: Desk
     follows: Follows = field(init=False)
+    terminals: Terminals = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stops_told: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.follows = Follows(self.desk.spool, self)
-        self.desk.channels.connect(self.follows.take, self.channel_ended)
+        self.terminals = Terminals(self.desk)
+        self.desk.channels.connect(self._take, self.channel_ended)
 
     def activate(self) -> Executed:
         """Look at every open job once."""
@@ -186,6 +189,10 @@ class Executor:
 
     # what the channels deliver
 
+    def _take(self, instance_id: str, head: Mapping[str, Any], body: bytes) -> None:
+        self.follows.take(instance_id, head, body)
+        self.terminals.take(instance_id, head, body)
+
     def grew(self, key: str) -> None:
         """There is more of this job's trace."""
         self.desk.reports.grew(key)
@@ -215,6 +222,7 @@ class Executor:
     def channel_ended(self, instance_id: str, reason: str) -> None:
         """A channel has ended: its jobs go on, and are followed again over the next one."""
         dropped = self.follows.drop_instance(instance_id)
+        self.terminals.drop_instance(instance_id, reason)
         log.info("channel_ended", instance=instance_id, reason=reason, jobs=dropped)
         self.desk.hint("keep", "execute")
 

@@ -15,14 +15,15 @@ CONTAINERS = frozenset((
     "image", "services", "service_variables", "service_multiple_aliases", "image_executor_opts",
     "service_executor_opts",
 ))  # fmt: skip
+TERMINALS = frozenset(("session", "terminal"))
 SHELL_EXECUTORS = frozenset(("instance", "shell", "ssh"))
 CONTAINER_EXECUTORS = frozenset(("docker", "docker-autoscaler", "docker-ssh"))
 
 
-def features_of(executor: str) -> frozenset[str]:
-    """What a runner of this executor advertises."""
+def features_of(executor: str, *, terminals: bool = False) -> frozenset[str]:
+    """What a runner of this executor advertises; `terminals`: GitLab can reach those of its jobs."""
     if executor in CONTAINER_EXECUTORS:
-        return features_of("instance") | CONTAINERS
+        return features_of("instance", terminals=terminals) | CONTAINERS
     if executor not in SHELL_EXECUTORS:
         return frozenset()
-    return CLIENT | PAYLOAD | SHELL | {"shared"}
+    return CLIENT | PAYLOAD | SHELL | {"shared"} | (TERMINALS if terminals else frozenset())

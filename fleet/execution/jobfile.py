@@ -141,6 +141,7 @@ def render(
         "script_timeout_s": timeouts.script_s,
         "abort_grace_s": ABORT_GRACE_S,
         "cleanup_paths": [layout.tmp],
+        "terminal": {"program": manner.prelude(layout.project)},
         "trace": _trace(payload, runner, expanded, flags),
         "stages": stages,
     }

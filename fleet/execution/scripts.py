@@ -55,6 +55,11 @@ class ShellManner:
             )
         )
 
+    def prelude(self, folder: str) -> str:
+        """What a shell on a terminal reads first: the job's variables, and its folder once that is there."""
+        lines = [*self._sourced(), f"cd {quote(folder)} 2>/dev/null || :"]
+        return "".join((self.exports.masked_lines, self.exports.open_lines, "\n".join(lines), "\n"))
+
     def commands(self, script: Iterable[str], *, prefix: str) -> list[str]:
         """A user's commands, each shown before it runs; `prefix` names their sections."""
         lines: list[str] = []

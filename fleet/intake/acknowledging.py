@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -78,14 +78,22 @@ class Acknowledger:
         if job is not None and job.state is JobState.RECEIVED:
             self._acknowledge(job.key, job.epoch, job.gitlab_job_id, job.token, runner)
 
-    def take(self, offer: JobOffer, runner: Runner, reservation_id: str) -> bool:
-        """Commit the job that a poll brought, and acknowledge it; False when it could not be kept."""
+    def take(
+        self, offer: JobOffer, runner: Runner, reservation_id: str, *, session: Mapping[str, str] | None = None
+    ) -> bool:
+        """Commit the job that a poll brought, with the poll's session for a terminal, and acknowledge it.
+
+        False when it could not be kept.
+        """
+        session = session or {}
         payload, key = offer.payload, secrets.token_hex(12)
         beside = {
             "ca": offer.tls.ca,
             "cert": offer.tls.cert,
             "key": offer.tls.key,
             "request_id": offer.request_id,
+            "session_url": session.get("url", ""),
+            "session_authorization": session.get("authorization", ""),
         }
         packed = pack(offer.raw, beside)
 

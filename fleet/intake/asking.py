@@ -60,6 +60,7 @@ class Intake:
     Attributes:
         concurrent: jobs at once on this manager.
         may_take: why no job may be taken just now (a full disk); None when one may.
+        session_of: where GitLab will reach a terminal of the job that a poll may bring; empty for nowhere.
     """
 
     store: Store
@@ -76,6 +77,7 @@ class Intake:
     check_interval_s: float
     may_take: Callable[[], str | None] = lambda: None
     watcher: Watcher
+    session_of: Callable[[Runner], Mapping[str, str]] = lambda runner: {}  # noqa: ARG005  no terminals
     wake_in: Callable[[float], None] = lambda seconds: None  # noqa: ARG005  nobody to wake in tests
     _asks: dict[RunnerKey, RunnerAsk] = field(default_factory=dict)
     _last_update: dict[RunnerKey, tuple[str, str | None]] = field(default_factory=dict)
@@ -183,11 +185,13 @@ class Intake:
 
     def _poll(self, runner: Runner, reservation: str, *, held: bool) -> None:
         token, known = self._last_update.get(runner.key, ("", None))
+        session = self.session_of(runner)
         result = self.server_of(runner).request_job(
             token=runner.token,
             system_id=self.me,
             info=self.info_of(runner),
             last_update=known if held and token == runner.token else None,
+            session=session,
             runner=runner.short_token,
             cancel=self.cancel,
         )
@@ -202,7 +206,7 @@ class Intake:
                 self.watcher.taken(
                     runner, told.time_in_queue_seconds or 0.0, told.project_jobs_running_on_instance_runners_count or ""
                 )
-                taken = self.acknowledger.take(result, runner, reservation)
+                taken = self.acknowledger.take(result, runner, reservation, session=session)
                 self._over(runner, None if taken else reservation, Answer.JOB, retriable=retriable)
             case BrokenOffer():
                 self.acknowledger.refuse(result, runner)

@@ -53,9 +53,10 @@ from fleet.runtime.meters import Meters
 from fleet.runtime.providers import Plugins
 from fleet.runtime.saving import Saver
 from fleet.runtime.servers import Servers
+from fleet.runtime.sessions import Sessions
 from fleet.runtime.stepping import ClockWatch
 from fleet.runtime.upkeep import Upkeep, mark_path
-from fleet.settings.changes import AT_START_ONLY, diff
+from fleet.settings.changes import diff, until_restart
 from fleet.settings.settings import Settings
 from fleet.store import managers, restore
 from fleet.store.book import Book
@@ -119,8 +120,7 @@ class Manager:
         changes = diff(self.settings, settings)
         if changes.keys_at_start:
             log.warning("restart_needed", keys=list(changes.keys_at_start), kept="the values of the start")
-        kept = {name: getattr(self.settings.fleet, name) for name in AT_START_ONLY}
-        settings = replace(settings, fleet=settings.fleet.model_copy(update=kept))
+        settings = until_restart(self.settings, settings)
         self.configurator.apply(settings)
         self.settings = settings
         configure(settings.global_.log_level, settings.global_.log_format)
@@ -288,6 +288,7 @@ def _assemble(
     servers = Servers(
         now=clock.wall,
         features=features_of,
+        sessions=Sessions(store, me),
         max_age=settings.global_.connection_max_age,
         observe=meters.request_seen,
         count_retry=meters.retry_seen,
@@ -340,6 +341,7 @@ def _assemble(
         check_interval_s=settings.global_.check_interval,
         may_take=disks.problem,
         watcher=meters,
+        session_of=servers.session_of,
         wake_in=lambda seconds: driver.wake_in("intake", seconds),
     )
     manager = Manager(

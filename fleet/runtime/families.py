@@ -78,6 +78,7 @@ FAMILIES: Mapping[str, Family] = {
     "fleet_controller_last_seconds": _gauge("How long the last run took.", "controller"),
     "fleet_lane_threads": _gauge("Threads for work on the outside, idle ones included."),
     "fleet_channels": _gauge("Open channels to agents."),
+    "fleet_terminal_sessions": _gauge("Open terminals beside jobs."),
     "fleet_spool_bytes": _gauge("Traces on this host that GitLab has not accepted yet."),
     "fleet_free_bytes": _gauge("Free bytes on the disk of a directory.", "directory"),
     "fleet_store_read_seconds": _gauge("How long the read for this scrape took."),

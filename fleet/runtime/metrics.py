@@ -223,6 +223,7 @@ class _Scrape(Collector):
                 page.set("fleeting_provisioner_internal_operations_total", runs, *who, operation)
         page.set("fleet_lane_threads", manager.lanes.threads())
         page.set("fleet_channels", manager.channels.count())
+        page.set("fleet_terminal_sessions", manager.executor.terminals.count())
         page.set("fleet_spool_bytes", _bytes_in(manager.settings.fleet.spool_dir))
         for directory in dict.fromkeys((manager.settings.fleet.state_dir, manager.settings.fleet.spool_dir)):
             page.set("fleet_free_bytes", shutil.disk_usage(directory).free, directory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from fleet import __version__
@@ -11,6 +11,7 @@ from fleet.gitlab.client import GitLab, Info
 from fleet.gitlab.endpoint import Endpoint
 from fleet.gitlab.info import build_info
 from fleet.gitlab.tls import default_certificate_directory
+from fleet.runtime.sessions import Sessions
 from fleet.store.book import Runner
 
 USER_AGENT = f"gitlab-runner {__version__} (fleet)"
@@ -23,12 +24,14 @@ class Servers:
         self,
         *,
         now: Callable[[], datetime],
-        features: Callable[[str], frozenset[str]],
+        features: Callable[..., frozenset[str]],
+        sessions: Sessions,
         max_age: timedelta,
         observe: Callable[..., None] | None = None,
         count_retry: Callable[..., None] | None = None,
     ) -> None:
         self._now = now
+        self.sessions = sessions
         self._features = features
         self._max_age = max_age
         self._observe = observe
@@ -66,9 +69,13 @@ class Servers:
             version=__version__,
             executor=settings.executor,
             shell=settings.shell or "bash",
-            features=self._features(settings.executor),
+            features=self._features(settings.executor, terminals=self.sessions.where is not None),
             labels=settings.labels,
         )
+
+    def session_of(self, _runner: Runner) -> Mapping[str, str]:
+        """Where GitLab is told to reach a terminal of the job that a poll may bring; empty for nowhere."""
+        return self.sessions.offer()
 
     def close(self) -> None:
         """Close every connection."""

@@ -25,6 +25,7 @@ from fleet.runtime.contract import ADDRESS_FILE, PREFIX
 from fleet.runtime.meters import Meters
 from fleet.runtime.metrics import Metrics
 from fleet.runtime.monitoring import Monitoring
+from fleet.runtime.terminal_server import TerminalServer
 from fleet.runtime.views import Views
 from fleet.sdk import FleetError
 
@@ -58,6 +59,9 @@ class Web:
         views = Views(manager.store, manager)
         self._monitoring = Monitoring(manager, self.metrics, views)
         self._api = Api(manager, views, reloader)
+        self._terminals = TerminalServer(
+            manager.settings.global_.session_server, manager.servers.sessions, manager.executor.terminals, manager.clock
+        )
         self._servers: dict[str, _Server] = {}
         self._wanted: dict[str, str | None] = {}
         self._refused: dict[str, str | None] = {}
@@ -82,6 +86,7 @@ class Web:
             self.close()
             raise
         self._note_address()
+        self._terminals.start(self._manager.settings.fleet.state_dir)
         log.info("web_started", api=self.api_url, metrics=self.metrics_url)
 
     def follow(self) -> None:
@@ -106,6 +111,7 @@ class Web:
 
     def close(self) -> None:
         """Stop listening; calls in progress end."""
+        self._terminals.close()
         closing = [threading.Thread(target=server.close, daemon=True) for server in self._servers.values()]
         for each in closing:
             each.start()

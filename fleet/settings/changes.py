@@ -6,7 +6,7 @@ entries are no change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.model.ids import PoolName, RunnerKey
@@ -76,6 +76,13 @@ def diff(old: Settings | None, new: Settings) -> Changes:
         keys=keys,
         keys_at_start=tuple(each for each in keys if each.removeprefix("fleet.") in AT_START_ONLY | GLOBAL_AT_START),
     )
+
+
+def until_restart(old: Settings, new: Settings) -> Settings:
+    """`new` with the values of `old` where those hold until the manager is started again."""
+    top = {name: getattr(old.global_, name) for name in GLOBAL_AT_START}
+    fleet = {name: getattr(old.fleet, name) for name in AT_START_ONLY}
+    return replace(new, global_=new.global_.model_copy(update=top), fleet=new.fleet.model_copy(update=fleet))
 
 
 def _plain(section: Section) -> dict[str, Any]:

@@ -72,6 +72,10 @@ class Spool:
                     return None
             return file
 
+    def path(self, key: str) -> pathlib.Path:
+        """The file of a job's trace; it may not be there yet, or not any more."""
+        return self.directory / f"{key}.trace"
+
     def size(self, key: str) -> int:
         """How many bytes of the trace are here."""
         file = self._file(key)

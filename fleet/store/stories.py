@@ -204,6 +204,12 @@ def explain(tx: Tx, name: str, *, lines: int = 200) -> Story | None:
     return None if not told else Story(kind=own or "job", object_id=name, lines=told)
 
 
+def jobs_called(tx: Tx, name: str, *, owner: str | None = None) -> list[ListedJob]:
+    """The open jobs of this name (our key, a lease's id, or GitLab's number), the newest first; of one manager."""
+    found = [_job(row) for row in _jobs_called(tx, name)]
+    return [each for each in found if each.finished_at is None and owner in (None, each.owner)]
+
+
 def _jobs_called(tx: Tx, name: str) -> list[sa.Row[Any]]:
     """The newest first; GitLab may hand one job out again, and two GitLabs may use one number."""
     leased = sa.select(leases.c.job_key).where(leases.c.lease_id == name).scalar_subquery()

@@ -22,6 +22,7 @@ from fleet.runtime.lanes import Lanes
 from fleet.runtime.meters import Meters
 from fleet.runtime.providers import Plugins
 from fleet.runtime.servers import Servers
+from fleet.runtime.sessions import Sessions
 from fleet.settings.loading import load
 from fleet.store import leases, managers, pools, snapshots
 from fleet.store.book import Book, Runner
@@ -76,7 +77,7 @@ request_concurrency = 4
         self.pool: PoolName = self.runner.pool
         self.store.write(lambda tx: snapshots.set_ask_limit(tx, self.pool, slots))
         wall = Clock()
-        self.servers = Servers(now=wall.wall, features=features_of, max_age=TTL)
+        self.servers = Servers(now=wall.wall, features=features_of, sessions=Sessions(self.store, ME), max_age=TTL)
         self.lanes, self.cancel = Lanes(), Cancel()
         shared: dict[str, Any] = {
             "store": self.store, "book": self.book, "me": ME, "submit": self.lanes.submit,
