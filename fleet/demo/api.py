@@ -16,7 +16,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllo
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from fleet.demo import jobs_api, runners_api
+from fleet.demo import artifacts_api, jobs_api, runners_api
 from fleet.demo.call import Call, DroppedError, Peer, answer, refusal
 from fleet.demo.conduct import form_breaches
 from fleet.demo.faults import WITHOUT_WORK, Fault, FaultKind
@@ -40,6 +40,8 @@ ROUTES = Map(
         Rule(f"{API}/jobs/request", methods=["POST"], endpoint="request"),
         Rule(f"{API}/jobs/<int:job_id>", methods=["PUT"], endpoint="update"),
         Rule(f"{API}/jobs/<int:job_id>/trace", methods=["PATCH"], endpoint="trace"),
+        Rule(f"{API}/jobs/<int:job_id>/artifacts", methods=["POST"], endpoint="artifact_upload"),
+        Rule(f"{API}/jobs/<int:job_id>/artifacts", methods=["GET"], endpoint="artifact_download"),
         Rule("/<path:repository>.git/<path:rest>", endpoint="git"),
         Rule("/_control/<verb>", methods=["POST"], endpoint="control"),
     ],
@@ -55,10 +57,13 @@ HANDLERS: dict[str, Callable[[Call], Response]] = {
     "reset_runner_token": runners_api.reset_runner_token,
     "request": runners_api.request_job,
     "trace": jobs_api.append_trace,
+    "artifact_upload": artifacts_api.upload,
+    "artifact_download": artifacts_api.download,
 }
 SUCCESS = {
     "register": 201, "verify": 200, "unregister": 204, "unregister_manager": 204, "reset_token": 201,
     "reset_runner_token": 201, "request": 201, "update": 200, "trace": 202, "git": 200,
+    "artifact_upload": 201, "artifact_download": 200,
 }  # fmt: skip
 PAGE = "<!DOCTYPE html><html><head><title>GitLab</title></head><body>Something else answered.</body></html>"
 UNHEARD_OF = {"unheard_of": {"list": [1, None, {}], "text": "from a later GitLab"}, "zz_flag": True}
@@ -142,10 +147,11 @@ class Application:
     def _refuse(self, call: Call, fault: Fault) -> Response:
         if fault.kind is FaultKind.RESET_BODY:
             length = call.request.content_length or 0
-            call.request.stream.read(length // 2)
+            call.request.stream.read(length // 2 or 1)
             raise DroppedError
         # what the client sent is read, or the next request on this connection begins in its middle
-        call.request.get_data()
+        while call.request.stream.read(1 << 18):
+            pass
         status = fault.status or SUCCESS[call.endpoint]
         if fault.kind is FaultKind.HTML:
             return Response(PAGE, status=status, content_type="text/html; charset=utf-8", headers=fault.headers)

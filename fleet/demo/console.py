@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from fleet.demo.artifacts_api import dependency
 from fleet.demo.faults import Fault, FaultKind
 from fleet.demo.githost import GitHost
 from fleet.demo.jobs import ENDED, JobState
@@ -68,7 +69,7 @@ class Console:
             return [runner.view() for runner in self._state.runners.all()]
 
     def set_knobs(self, **values: Any) -> Json:
-        """Change `hold_s`, `ack_within_s`, `update_interval_s`, `slack_s`."""
+        """Change `hold_s`, `ack_within_s`, `update_interval_s`, `slack_s`, `artifacts_limit_bytes`."""
         with self._state.lock:
             for key, value in values.items():
                 if key not in {field.name for field in dataclasses.fields(self._state.knobs)}:
@@ -214,6 +215,26 @@ class Console:
                 if not state.changed.wait(by - time.monotonic()):
                     return is_there()
             return found
+
+    def artifacts(self, *, job_id: int) -> list[Json]:
+        """What a job uploaded; `path` is a file of the server."""
+        return [each.view() for each in self._state.artifacts.of(job_id)]
+
+    def offer_artifacts(self, *, content: str, filename: str = "artifacts.zip") -> int:
+        """Artifacts (base64) of an earlier job that never ran here; its id."""
+        return self._state.artifacts.offer(base64.b64decode(content), filename)
+
+    def expire_artifacts(self, *, job_id: int) -> None:
+        """They are gone."""
+        self._state.artifacts.forget(job_id)
+
+    def dependency(self, *, job_id: int, name: str = "") -> Json:
+        """How the payload of a later job names the archive of this one, with a token of its own."""
+        found = self._state.artifacts.archive(job_id)
+        if found is None:
+            raise LookupError(f"job {job_id} has no archive")
+        token = self._state.artifacts.token_for(job_id)
+        return dependency(job_id, name or f"job-{job_id}", found, token)
 
     def violations(self) -> list[str]:
         """Every breach of the protocol so far."""

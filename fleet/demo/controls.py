@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from typing_extensions import override
+from websockets.sync.client import ClientConnection
 
 from fleet.demo.jobs import JobView
 from fleet.demo.payload import GitSource, Payload
@@ -56,7 +57,7 @@ class Controls(abc.ABC):
         return list(self.call("runners"))
 
     def set_knobs(self, **values: float) -> dict[str, Any]:
-        """Change `hold_s, ack_within_s, update_interval_s, slack_s`."""
+        """Change `hold_s, ack_within_s, update_interval_s, slack_s, artifacts_limit_bytes`."""
         return dict(self.call("set_knobs", **values))
 
     def enqueue(
@@ -186,6 +187,22 @@ class Controls(abc.ABC):
                 return self.trace(job_id)
             if time.monotonic() >= by:
                 raise TimeoutError(f"after {timeout:g} s, no {text!r} in ...{self.trace(job_id)[-500:]!r}")
+
+    def artifacts(self, job_id: int) -> list[dict[str, Any]]:
+        """`artifact_type, artifact_format, expire_in, filename, size, sha256, path` (a file of the server) of each."""
+        return list(self.call("artifacts", job_id=job_id))
+
+    def offer_artifacts(self, content: bytes, *, filename: str = "artifacts.zip") -> int:
+        """Artifacts of an earlier job that never ran here; its id."""
+        return int(self.call("offer_artifacts", content=base64.b64encode(content).decode(), filename=filename))
+
+    def expire_artifacts(self, job_id: int) -> None:
+        """Forget them: a download answers 404."""
+        self.call("expire_artifacts", job_id=job_id)
+
+    def dependency(self, job_id: int, *, name: str = "") -> dict[str, Any]:
+        """An entry of `dependencies` for a later job's payload."""
+        return dict(self.call("dependency", job_id=job_id, name=name))
 
     def violations(self) -> list[str]:
         """Every breach so far, as `slug: job N: detail`."""

@@ -12,7 +12,8 @@ lets pass before; at most one fault strikes a call, the oldest that matches. The
 * `lost_answer`   does the work and resets the connection instead of answering
 
 Endpoints: register, verify, unregister, unregister_manager, reset_token, reset_runner_token,
-request, update (any PUT of a job; more exactly ack, touch, final), trace, git.
+request, update (any PUT of a job; more exactly ack, touch, final), trace, git, artifact_upload, artifact_download,
+object_storage (status; truncated_json sends half of the object).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Collection, Mapping
 ENDPOINTS = frozenset({
     "*", "register", "verify", "unregister", "unregister_manager", "reset_token", "reset_runner_token",
     "request", "update", "ack", "touch", "final", "trace", "git",
+    "artifact_upload", "artifact_download", "object_storage",
 })  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from fleet.demo.console import Console
 from fleet.demo.controls import Controls
 from fleet.demo.githost import GitHost
 from fleet.demo.jobs import ENDED
+from fleet.demo.object_storage import ObjectStorage
 from fleet.demo.server import Clerk, HttpServer
 from fleet.demo.state import Knobs, State
 
@@ -53,6 +54,7 @@ class PretendGitLab(Controls):
         self._server = HttpServer(
             Application(self._state, self._git, self._console.do), port=port, threads=threads, tls=tls
         )
+        self._storage = ObjectStorage(self._state)
         self._clerk = Clerk(lambda: self._state.requeue_unacknowledged(time.monotonic()), every_s=CLERK_EVERY_S)
 
     @property
@@ -63,6 +65,7 @@ class PretendGitLab(Controls):
     def start(self) -> Self:
         """Listen; returns when calls are answered."""
         self._state.url = self._server.start()
+        self._state.storage_url = self._storage.start()
         self._clerk.start()
         return self
 
@@ -71,6 +74,8 @@ class PretendGitLab(Controls):
         self._state.stop()
         self._clerk.stop()
         self._server.stop()
+        self._storage.stop()
+        self._state.artifacts.close()
         self._git.close()
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from fleet.demo.artifacts import Artifacts
 from fleet.demo.faults import Faults
 from fleet.demo.jobs import ENDED, Attempt, Job, JobState
 from fleet.demo.pace import Pace
@@ -26,12 +27,13 @@ FIRST_JOB_ID = 1001
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Knobs:
-    """What a test may set while the server runs; seconds all."""
+    """What a test may set while the server runs; `artifacts_limit_bytes` 0 is no limit."""
 
     hold_s: float = 0.0
     ack_within_s: float = 15.0
     update_interval_s: int = 3
     slack_s: float = 0.25
+    artifacts_limit_bytes: int = 0
 
 
 class State:
@@ -46,9 +48,11 @@ class State:
         self.runners = Runners()
         self.faults = Faults()
         self.violations = Violations()
+        self.artifacts = Artifacts()
         self.jobs: dict[int, Job] = {}
         self.outage_until: float | None = None
         self.url = ""
+        self.storage_url = ""
         self._attempts: dict[str, tuple[Job, Attempt]] = {}
         self._queues: dict[int | None, collections.deque[int]] = collections.defaultdict(collections.deque)
         self._unacknowledged: set[int] = set()

@@ -217,8 +217,8 @@ class Answer:
 
     @property
     def line(self) -> str:
-        """`404 Not Found`."""
-        return ("%d %s" % (self.status, self.reason)).strip()
+        """`404 Not Found`, in the usual words whatever the server's are."""
+        return ("%d %s" % (self.status, http.client.responses.get(self.status, self.reason))).strip()
 
     def header(self, name: str) -> str:
         """A header, or nothing."""
