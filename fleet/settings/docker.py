@@ -29,7 +29,7 @@ class DockerTable(ImageKeys, ResourceKeys, RightKeys):
     """Host name in the job's container."""
     mac_address: Text = None
     """MAC address of the job's container."""
-    volumes: Texts = ()
+    volumes: Texts = ("/cache",)
     """Volumes of the containers: `/cache` is kept between jobs, `/srv/x:/x:ro` is a directory of the machine."""
     volumes_from: Texts = ()
     """Containers whose volumes the job's container gets, too."""

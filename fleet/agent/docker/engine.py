@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 
 from .. import system
 from ..home import discard, read_json, write
@@ -38,6 +39,8 @@ UNREACHABLE = re.compile(
     re.IGNORECASE,
 )
 SHORT_S = 60.0
+REMOVAL_S = 10.0
+BEING_REMOVED = ("removing", "dead")
 
 
 class Failed(Exception):
@@ -171,6 +174,17 @@ class Engine:
         if answer.is_absent:
             return None
         raise Failed("runner_system_failure", "%s %s: %s" % (kind, name, answer.complaint()))
+
+    def standing(self, container: str) -> dict | None:
+        """What is known of a container; one that is being removed is waited for, and is gone."""
+        until = time.monotonic() + REMOVAL_S
+        while True:
+            known = self.inspect("container", container)
+            if known is None or known["State"].get("Status") not in BEING_REMOVED:
+                return known
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.1)
 
     def facts(self) -> dict:
         """Version, system, architecture, and whether the engine is root's own, on this machine."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from .. import jobfiles, stages, system
 from ..children import Child, Launcher
@@ -38,6 +39,7 @@ command -v bash >/dev/null 2>&1 && exec bash -i
 exec sh -i"""
 ATTEMPTS, PAUSE_S = 3, 3.0
 SWEEP_S = 300.0
+BEING_REMOVED_S = 1.0
 BUILD = "build"
 OURS = "runner_system_failure"
 HELPER_HOME = {"HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "PATH": system.STANDARD_PATH}
@@ -217,7 +219,7 @@ class ContainerManner(ShellManner):
             return ending
         which = BUILD if is_build else HELPER
         try:
-            known = self._engine.inspect("container", self._container(which))
+            known = self._look_at(self._container(which), ending)
         except Failed as exc:
             return Ending(stages.BROKEN, 0, exc.message, OURS) if ending.how == stages.EXITED else ending
         if ending.how != stages.EXITED:
@@ -225,6 +227,17 @@ class ContainerManner(ShellManner):
                 self._engine.ask("kill", self._container(which))
             return ending
         return explain(ending, known, self._section, is_engine_gone=self._watch is not None and self._watch.is_broken)
+
+    def _look_at(self, container: str, ending: Ending) -> dict | None:
+        """What the engine knows of a container; one that was killed is given a moment, for it may be being removed."""
+        give_up_at = time.monotonic() + BEING_REMOVED_S
+        while True:
+            known = self._engine.standing(container)
+            state = (known or {}).get("State") or {}
+            is_doubtful = ending.how == stages.EXITED and state.get("ExitCode") == 137 and not state.get("OOMKilled")
+            if not is_doubtful or time.monotonic() > give_up_at:
+                return known
+            time.sleep(0.1)
 
     def _handed_over(self, stage: dict) -> Ending:
         """Give what helper stages made to the user of the image (FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR)."""

@@ -20,8 +20,8 @@ PULL_S = 3600.0
 IS_ID = re.compile(r"(sha256:)?[0-9a-f]{64}\Z")
 OUTSIDE = re.compile(
     r"dial tcp|connection refused|no such host|i/o timeout|tls handshake|connection reset|timeout exceeded"
-    r"|client\.timeout|temporary failure|network is unreachable|unexpected eof|\beof\b|too ?many ?requests"
-    r"|\b429\b|\b50[0234]\b|internal server error|bad gateway|service unavailable|server misbehaving|no route to host",
+    r"|client\.timeout|temporary failure|network is unreachable|unexpected eof|\beof\b"
+    r"|\b50[0234]\b|internal server error|bad gateway|service unavailable|server misbehaving|no route to host",
     re.IGNORECASE,
 )
 MISTAKEN = re.compile(

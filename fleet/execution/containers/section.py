@@ -199,8 +199,13 @@ def _default_helper(docker: DockerTable, machine: MachineFacts) -> str:
 
 
 def _environment(given: SectionInputs) -> dict[str, str]:
-    """The job's variables, for the image's entry point; the scripts set them once more."""
-    return {each.key: given.variables.path_of(each.key) if each.file else each.value for each in given.expanded}
+    """The job's variables, for the image's entry point; the scripts set them once more.
+
+    Helper stages are root's, so git in the image is told that it may trust what they brought, whoever runs it.
+    """
+    trust = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    own = {each.key: given.variables.path_of(each.key) if each.file else each.value for each in given.expanded}
+    return (trust if given.runner.safe_directory_checkout else {}) | own
 
 
 def _open_variables(given: SectionInputs) -> dict[str, str]:
