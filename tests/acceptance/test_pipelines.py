@@ -27,6 +27,7 @@ def test_jobs_behave_as_on_gitlab_runner(executor, tmp_path, request):
     with running_world(tmp_path / "m", executor, engine=engine, registry=registry) as world:
         found = run_cases(world, cases)
         settled(world.gitlab, world.manager)
+        assert world.left_over() == {"containers": [], "networks": []}
     wrong = {name: wrongs for name, wrongs in found.items() if wrongs}
     told = "\n".join(f"{name}:\n    " + "\n    ".join(wrongs) for name, wrongs in wrong.items())
     assert not wrong, f"{len(wrong)} of {len(cases)} cases\n{told}"

@@ -33,16 +33,16 @@ CASES: tuple[Case, ...] = (
     case("end-touch", "1.6", "a cancel is heard while a job is silent",
          proof="tests/acceptance/test_cancel.py::test_a_cancel_in_the_script_ends_it_and_after_script_runs_and_knows"),
     case("timeout-job", "1.7", "the job's time limit ends it, without after_script", Job(
-        **TIMED_OUT, script=["echo begun", "sleep 300"], after=["echo never"], more={"timeout": 5}, lines=["begun"],
-        lacks=["\nnever"], has=["execution took longer than 5s"])),
+        **TIMED_OUT, script=["echo begun", "sleep 300"], after=["echo never"], more={"timeout": 20}, lines=["begun"],
+        lacks=["\nnever"], has=["execution took longer than 20s"])),
     case("timeout-zero", "1.7", "a limit of zero is two hours", Job(
         script=["echo limit $CI_JOB_TIMEOUT"], more={"timeout": 0}, lines=["limit 7200"])),
     case("timeout-script", "1.7", "RUNNER_SCRIPT_TIMEOUT leaves room for after_script, which sees `timedout`", Job(
         **TIMED_OUT, script=["echo begun", "sleep 300"], after=["echo status $CI_JOB_STATUS"],
-        variables={"RUNNER_SCRIPT_TIMEOUT": "2s"}, lines=["begun", "status timedout"])),
+        variables={"RUNNER_SCRIPT_TIMEOUT": "15s"}, lines=["begun", "status timedout"])),
     case("timeout-script-all", "1.7", "it covers all steps together", Job(
-        **TIMED_OUT, variables={"RUNNER_SCRIPT_TIMEOUT": "3s"},
-        more={"steps": [step("script", "sleep 2"), step("second", "echo 2nd", "sleep 2"), step("third", "echo 3rd")]},
+        **TIMED_OUT, variables={"RUNNER_SCRIPT_TIMEOUT": "20s"},
+        more={"steps": [step("script", "sleep 1"), step("second", "echo 2nd", "sleep 300"), step("third", "echo 3rd")]},
         lines=["2nd"], lacks=["\n3rd"])),
     case("timeout-script-long", "1.7", "one beyond the job's limit is said in a warning", Job(
         variables={"RUNNER_SCRIPT_TIMEOUT": "2h"}, has=["RUNNER_SCRIPT_TIMEOUT is '2h', longer than the job's own"])),
@@ -52,7 +52,7 @@ CASES: tuple[Case, ...] = (
         variables={"RUNNER_SCRIPT_TIMEOUT": "-5s", "RUNNER_AFTER_SCRIPT_TIMEOUT": "0"}, after=["echo after"],
         has=["RUNNER_SCRIPT_TIMEOUT is '-5s'"], lines=["hello", "after"])),
     case("timeout-after", "1.7", "RUNNER_AFTER_SCRIPT_TIMEOUT ends after_script and not the job", Job(
-        after=["echo after", "sleep 300"], variables={"RUNNER_AFTER_SCRIPT_TIMEOUT": "2s"}, lines=["hello", "after"])),
+        after=["echo after", "sleep 300"], variables={"RUNNER_AFTER_SCRIPT_TIMEOUT": "15s"}, lines=["hello", "after"])),
     case("timeout-prepare", "1.7", "prepare_timeout ends a job that is not prepared in time", not_yet={
         INSTANCE: "a job waits for its machine as long as its own limit", DOCKER: "not shown by a job"}),
     case("cancel-script", "1.7", "a cancel ends the script; after_script sees `canceled`", Job(
@@ -69,7 +69,7 @@ CASES: tuple[Case, ...] = (
     case("exit-255", "1.7", "also 255", failed(255, script=["exit 255"])),
     case("exit-256", "1.7", "and 256 is 0", Job(script=["exit 256"])),
     case("exit-signal", "1.7", "a script ended by a signal fails with 128 and its number", failed(
-        137, script=["kill -9 $$"])),
+        137, script=["sh -c 'kill -9 $$'"])),
     case("exit-not-found", "1.7", "a command that is not there is 127", failed(
         127, script=["no-such-command-here"], has=["not found"])),
     case("exit-allowed", "1.7", "the exit code reaches GitLab for `allow_failure: exit_codes`", failed(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.acceptance.pipelines import containers, ends, inputs, log, scripts, services, sources, variables
-from tests.acceptance.pipelines.case import INSTANCE, Case
+from tests.acceptance.pipelines.case import BOTH, Case
 
-RUN_ON = (INSTANCE,)  # whose jobs are run; of any other executor nothing is shown yet
+RUN_ON = BOTH  # whose jobs are run; of any other executor nothing is shown yet
 CASES: tuple[Case, ...] = (
     *ends.CASES,
     *scripts.CASES,

@@ -58,7 +58,7 @@ CASES: tuple[Case, ...] = (
     case("service-same-alias", "a name that is taken is skipped with a warning", Job(
         script=[get("site")], more=services(service(alias="site", variables=[var("GREETING", "first")]),
                                             service(alias="site", variables=[var("GREETING", "second")])),
-        has=["hello from web"], pattern="(?i)alias")),
+        lines=["hello from web first"], pattern="(?i)alias 'site'")),
     case("service-silent", "one that never answers is warned about, and the job goes on", Job(
         more=services(service("silent")), lines=["hello"], pattern="(?i)warning"), runner="strict2"),
     case("service-dying", "one that ends is warned about, with its log", Job(

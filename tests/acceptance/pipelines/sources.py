@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fleet.demo.payload import GitSource
-from tests.acceptance.pipelines.case import Case, Job, case, failed, var
+from tests.acceptance.pipelines.case import DOCKER, INSTANCE, Case, Job, case, failed, var
 
 LEAK = 'grep -r "$CI_JOB_TOKEN" .git >/dev/null && echo leaked || echo clean'
 ONE = {"README": "one\n"}
@@ -113,9 +113,10 @@ CASES: tuple[Case, ...] = (
         lines=["clean", "@url@/@project@.git"])),
     case("source-token-in-helper", "1.9", "FF_GIT_URLS_WITHOUT_TOKENS gives the token by a credential helper", Job(
         files=ONE, variables={"FF_GIT_URLS_WITHOUT_TOKENS": "true"},
-        script=[LEAK, "git ls-remote origin main | wc -l"], lines=["clean", "1"])),
+        script=[LEAK, "git ls-remote origin main | wc -l"], lines=["clean", "1"]), runner="host"),
     case("source-own-git", "1.9", "the job's own git commands are logged in", Job(
-        files=ONE, script=["git fetch -q origin main && echo fetched"], lines=["fetched"])),
+        files=ONE, script=["git fetch -q origin main && echo fetched"], lines=["fetched"]),
+        runner="host"),
     case("source-fetch", "1.9", "`fetch` uses the working copy of an earlier job and cleans it", Job(
         files=ONE, script=["touch left-behind", "mkdir -p ignored && touch ignored/file"],
         has=["Created fresh repository"]), Job(
@@ -135,7 +136,11 @@ CASES: tuple[Case, ...] = (
     case("source-none", "1.9", "`none` leaves the directory as it is", Job(
         files=ONE, script=["touch kept"]), Job(
         files=ONE, variables={"GIT_STRATEGY": "none"}, script=["ls -A"], lines=["README", "kept"],
-        has=["Skipping Git repository setup"])),
+        has=["Skipping Git repository setup"]), on=(INSTANCE,)),
+    case("source-none-volume", "1.9", "in a container `none` has an empty directory, for only `fetch` keeps one", Job(
+        files=ONE, script=["touch kept"]), Job(
+        files=ONE, variables={"GIT_STRATEGY": "none"}, script=["ls -A | wc -l"], lines=["0"],
+        has=["Skipping Git repository setup"]), on=(DOCKER,)),
     case("source-empty", "1.9", "`empty` makes an empty directory, whose name ends in -empty", Job(
         files=ONE), Job(
         files=ONE, variables={"GIT_STRATEGY": "empty"},
@@ -239,8 +244,8 @@ CASES: tuple[Case, ...] = (
         after=["echo never"], state="failed", reason="job_execution_timeout", lacks=["\nnever"]), runner="limits"),
     case("source-cleanup", "1.9", "FF_ENABLE_JOB_CLEANUP cleans the working copy at the end", Job(
         files=ONE, variables={"FF_ENABLE_JOB_CLEANUP": "true"}, script=["touch left-behind"]), Job(
-        files=ONE, variables={"GIT_STRATEGY": "none"}, script=["ls -A"], lines=["README"],
-        lacks=["\nleft-behind\n"])),
+        files=ONE, variables={"GIT_CLEAN_FLAGS": "none"}, script=["ls -A"], lines=["README"],
+        lacks=["\nleft-behind\n", "Created fresh repository"])),
     case("source-spaces", "1.9", "files with spaces, quotes and Unicode in their names come through", Job(
         files={"a b/c'd": "spaced\n", "ü/漢": "unicode\n"}, script=["cat \"a b/c'd\" ü/漢"],
         lines=["spaced", "unicode"])),

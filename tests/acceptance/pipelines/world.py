@@ -12,13 +12,14 @@ import pathlib
 import re
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.demo.gitlab import PretendGitLab
 from fleet.demo.payload import GitSource
 from fleet.demo.state import Knobs
+from fleet.settings.runner import short_token
 from tests.acceptance.manager import Manager, wait_until
 from tests.acceptance.pipelines.case import DOCKER, Case
 from tests.docker.engine import Engine
@@ -50,6 +51,10 @@ clone_url = "@url@/"
   enabled = true
 """,
     "sh": 'shell = "sh"\n',
+    "host": """
+[runners.docker]
+network_mode = "host"
+""",
 }
 DOCKER_KEYS: Mapping[str, str] = {
     "strict": """
@@ -125,12 +130,21 @@ class World:
     gitlab: Any
     manager: Manager
     runners: Mapping[str, int]
+    short_tokens: Sequence[str] = ()
     engine: Engine | None = None
     registry: Registry | None = None
     front: Front | None = None
     secrets: dict[str, str] = field(default_factory=dict)
     pushes: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def left_over(self) -> dict[str, list[str]]:
+        """What is on the engine of all jobs of this world, but for volumes, which may be kept."""
+        found: dict[str, list[str]] = {"containers": [], "networks": []}
+        for token in self.short_tokens if self.engine is not None else ():
+            mine = self.engine.found(f"com.gitlab.gitlab-runner.runner.id={token}")
+            found = {kind: names + mine[kind] for kind, names in found.items()}
+        return found
 
     def project(self, case: Case) -> str:
         """The case's own project."""
@@ -235,6 +249,7 @@ def running_world(
             gitlab=gitlab,
             manager=manager,
             runners={name: runner["id"] for name, runner in runners.items()},
+            short_tokens=[short_token(runner["token"]) for runner in runners.values()],
             engine=engine,
             registry=registry,
             front=front,
@@ -274,5 +289,6 @@ def _tables(keys: str, engine: Engine | None, *, idle: int) -> str:
         return pool
     docker = keys.partition(DOCKER_TABLE)[2]
     lines = [DOCKER_TABLE, f'host = "{engine.host}"', f'image = "{image(engine, "full")}"']
+    lines += [] if "volumes =" in docker else ['volumes = ["/cache"]']
     lines += [] if "pull_policy" in docker else ['pull_policy = "if-not-present"']
     return "\n".join([*lines, docker]) + pool
