@@ -41,7 +41,7 @@ DEFAULTS = {
     "containers": None,
 }
 OPTIONAL = frozenset({"directories", "files", "script_timeout_s", "cleanup_paths", "keeps"})
-TRANSFERS = frozenset({"upload_artifacts", "download_artifacts"})
+TRANSFERS = frozenset({"upload_artifacts", "download_artifacts", "restore_cache", "archive_cache"})
 TRANSFER_FIELDS = (("root", str), ("items", list), ("timeout_s", NUMBER))
 TRACE_LISTS = ("masks", "mask_prefixes", "mask_parameters")
 

@@ -104,7 +104,7 @@ class Progress:
             return
         if kind == PREPARE or (kind == GET_SOURCES and ending.how == TIMED_OUT):
             self.is_over = True
-        if kind == AFTER_SCRIPT and stage.get("ignore_errors") and not self.is_over:
+        if kind in {AFTER_SCRIPT, RESTORE_CACHE} and stage.get("ignore_errors") and not self.is_over:
             return
         self._fail(kind, stage, ending)
 

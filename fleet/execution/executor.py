@@ -22,7 +22,7 @@ from typing import Any
 
 import structlog
 
-from fleet.execution import cleanup, ending, running, starting
+from fleet.execution import asked, cleanup, ending, running, starting
 from fleet.execution.desk import Desk
 from fleet.execution.follows import Follow, Follows
 from fleet.execution.overdue import give_up_uncleaned
@@ -35,6 +35,7 @@ from fleet.store.worklist import Work, work_of
 
 log = structlog.get_logger(__name__)
 LANE_S = 400.0
+SIGN_S = 110.0  # after two minutes the job goes on without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +206,17 @@ class Executor:
         )
         if not taken:
             self.follows.drop(follow.lease)  # followed again, it says so again
+
+    def asked(self, follow: Follow, frame: Mapping[str, Any]) -> None:
+        """The job asks for fresh addresses of its caches."""
+        told = dict(frame)
+        self.desk.submit(
+            f"sign:{follow.instance}",
+            f"sign:{follow.lease}:{told.get('sign')}",
+            lambda: asked.answer(self.desk, follow, told),
+            timeout_s=SIGN_S,
+            width=4,
+        )
 
     def _end(self, follow: Follow, frame: Mapping[str, Any]) -> None:
         done = False

@@ -48,6 +48,9 @@ class Handlers(Protocol):
     def exited(self, follow: Follow, frame: Mapping[str, Any]) -> None:
         """The job has ended and its log is complete."""
 
+    def asked(self, follow: Follow, frame: Mapping[str, Any]) -> None:
+        """The job asks for fresh addresses of its caches."""
+
     def broken(self, follow: Follow) -> None:
         """It must be followed again from what the spool holds."""
 
@@ -107,6 +110,8 @@ class Follows:
         match head.get("type"):
             case "data":
                 self._data(follow, int(head["offset"]), body)
+            case "sign":
+                self._handlers.asked(follow, head)
             case "exit":
                 if follow.stopped is None and not follow.exited:
                     follow.exited = True

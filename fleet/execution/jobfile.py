@@ -14,6 +14,7 @@ from typing import Any
 
 from fleet.execution import flags as feature_flags
 from fleet.execution import git_credentials, inputs, masks, support
+from fleet.execution.caches import CachePlan, plan_of
 from fleet.execution.cleaning import cleaned
 from fleet.execution.containers.rendering import adapted, contained, network_name
 from fleet.execution.containers.section import SectionInputs
@@ -46,6 +47,7 @@ class Rendered:
         prepare_timeout_s: how long to wait for a machine; None is as long as the job may take.
         timestamps, sections: how the manager's own lines are to be written.
         debug_trace: for the query of each trace update.
+        caches: where archives of caches lie; addresses are signed for them and nothing else.
         ends_preparing: the section of the preparation ends with the manager's own lines; else the agent ends it.
         notices: for the log's first lines, and no warnings.
     """
@@ -58,6 +60,7 @@ class Rendered:
     timestamps: bool
     sections: bool
     debug_trace: bool
+    caches: CachePlan = field(default_factory=CachePlan)
     ends_preparing: bool = True
     notices: tuple[str, ...] = ()
 
@@ -90,6 +93,7 @@ def render(
     wishes = git_wishes(
         payload=payload, runner=runner, machine=machine, lease=lease, variables=variables, flags=flags, layout=layout
     )
+    caches = plan_of(payload=payload, runner=runner, machine=machine, variables=variables, flags=flags)
     expanded = variables.expanded()
     exports = exports_of(variables, expanded)
     wants_trace = variables.is_on("CI_DEBUG_TRACE", default=False)
@@ -116,6 +120,7 @@ def render(
             wishes=wishes,
             manner=manner,
             timeouts=timeouts,
+            caches=caches,
         )
     )
     job_file = {
@@ -161,7 +166,7 @@ def render(
     )
     warnings += container_warnings
     warnings += [*flag_warnings, *input_warnings, *exports.warnings, *timeouts.warnings]
-    warnings += support.warnings_about(payload)
+    warnings += [*caches.warnings, *support.warnings_about(payload)]
     if wants_trace and runner.debug_trace_disabled:
         warnings.append("CI_DEBUG_TRACE is set, and this runner does not allow debug traces: it has no effect")
     return Rendered(
@@ -173,6 +178,7 @@ def render(
         timestamps=flags["FF_TIMESTAMPS"],
         sections=payload.features.trace_sections,
         debug_trace=manner.is_traced,
+        caches=caches,
         ends_preparing=runner.docker is None,
         notices=tuple(support.notices_about(payload)),
     )

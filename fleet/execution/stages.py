@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.execution import sources
+from fleet.execution.caches import CachePlan, archive_transfer, restore_transfer
 from fleet.execution.facts import RunnerFacts
 from fleet.execution.git_wishes import GitWishes
 from fleet.execution.layout import Layout
@@ -40,6 +41,7 @@ class StageInputs:
     wishes: GitWishes
     manner: ShellManner
     timeouts: ScriptTimeouts
+    caches: CachePlan = field(default_factory=CachePlan)
 
 
 def stages_of(given: StageInputs) -> list[Stage]:
@@ -48,8 +50,10 @@ def stages_of(given: StageInputs) -> list[Stage]:
     return [
         _prepare(given),
         _get_sources(given),
+        *_restore_cache(given),
         *(_step(given, step) for step in steps),
         _after_script(given),
+        *_archive_cache(given),
         _cleanup(given),
     ]
 
@@ -96,6 +100,27 @@ def _get_sources(given: StageInputs) -> Stage:
         timeout_s=within_job(runner.get_sources_timeout_s, given.payload.runner_info.timeout_s),
         exit_reason=reason.value,
     )
+
+
+def _restore_cache(given: StageInputs) -> list[Stage]:
+    transfer = restore_transfer(given.caches, given.layout.project)
+    if transfer is None:
+        return []
+    name, title = "restore_cache", "Restoring cache"
+    return [_stage(name, name, "", title, transfer=transfer, attempts=given.caches.attempts, ignore_errors=True)]
+
+
+def _archive_cache(given: StageInputs) -> list[Stage]:
+    """Two stages: what is saved may be another thing after a failure."""
+    made = []
+    for on, name, title in (
+        ("success", "archive_cache", "Saving cache for successful job"),
+        ("failure", "archive_cache_on_failure", "Saving cache for failed job"),
+    ):
+        transfer = archive_transfer(given.caches, given.layout.project, on, given.runner.cache.max_bytes)
+        if transfer is not None:
+            made.append(_stage(name, "archive_cache", "", title, transfer=transfer, on=on, ignore_errors=True))
+    return made
 
 
 def _step(given: StageInputs, step: Step) -> Stage:

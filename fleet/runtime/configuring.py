@@ -12,6 +12,7 @@ import structlog
 
 from fleet.machine.keys import make_key_pair
 from fleet.model.ids import PoolName, RunnerKey
+from fleet.runtime.cache_stores import warn_of_missing
 from fleet.runtime.providers import Plugins
 from fleet.sdk import FleetError, Provider
 from fleet.settings.pools import PoolSettings, fingerprint_after
@@ -44,6 +45,7 @@ class Configurator:
         """
         for pool in settings.pools:
             self._prove(pool)
+        warn_of_missing(settings.runners, self.plugins.names)
         self.stopped = {str(each.key): each.reason for each in settings.stopped}
         self.store.write(lambda tx: self._store(tx, settings))
         self.refresh()

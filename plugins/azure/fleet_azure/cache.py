@@ -71,7 +71,12 @@ class AzureCacheStore:
                 with (
                     DefaultAzureCredential(process_timeout=10) as credential,
                     BlobServiceClient(
-                        self._address, credential, connection_timeout=5, read_timeout=10, retry_total=1
+                        self._address,
+                        credential,
+                        connection_timeout=5,
+                        read_timeout=10,
+                        retry_total=1,
+                        initial_backoff=1,
                     ) as client,
                 ):
                     self._delegated = client.get_user_delegation_key(now - timedelta(seconds=SKEW_S), until)

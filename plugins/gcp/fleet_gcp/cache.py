@@ -16,7 +16,7 @@ import google.auth
 import google.auth.credentials
 import google.auth.transport.requests
 from google.auth import crypt
-from google.cloud import storage
+from google.cloud.storage import Client
 from google.oauth2 import service_account
 
 from fleet.sdk import CacheMethod, CacheSetting, SignedUrl
@@ -39,7 +39,7 @@ class GcsCacheStore:
         domain = str(self._table.get("UniverseDomain") or "googleapis.com")
         # as Google's own libraries do, so that an emulator can stand in
         self._endpoint = os.environ.get("STORAGE_EMULATOR_HOST") or f"https://storage.{domain}"
-        client = storage.Client(project="none", credentials=self._credentials)
+        client = Client(project="none", credentials=self._credentials)
         self._bucket = client.bucket(str(self._table["BucketName"]))
 
     def sign(self, method: CacheMethod, name: str, *, now: datetime, valid_s: float) -> SignedUrl:

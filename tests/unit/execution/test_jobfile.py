@@ -140,16 +140,35 @@ def test_images_and_services_are_ignored_as_the_shell_executor_does() -> None:
     assert rendered.warnings == ()
 
 
+def test_caches_are_restored_before_the_steps_and_saved_after_them() -> None:
+    cache = [{"key": "k", "paths": ["x"]}, {"key": "f", "paths": ["y"], "when": "on_failure", "policy": "push"}]
+    variables = {"RESTORE_CACHE_ATTEMPTS": "3"}
+    stages = render_with(payload_of(cache=cache, variables=variables, after_script=["true"])).job_file["stages"]
+    assert [
+        (stage["name"], stage["kind"], stage["title"], stage.get("on")) for stage in stages if "transfer" in stage
+    ] == [
+        ("restore_cache", "restore_cache", "Restoring cache", None),
+        ("archive_cache", "archive_cache", "Saving cache for successful job", "success"),
+        ("archive_cache_on_failure", "archive_cache", "Saving cache for failed job", "failure"),
+    ]
+    assert [stage["kind"] for stage in stages] == [
+        "prepare", "get_sources", "restore_cache", "step", "after_script", "archive_cache", "archive_cache", "cleanup",
+    ]  # fmt: skip
+    restore = stages[2]
+    assert (restore["attempts"], restore["ignore_errors"], restore["transfer"]["is_told"]) == (3, True, True)
+    assert restore["transfer"]["folder"] == "/home/ci/cache"
+    assert [key["name"] for item in restore["transfer"]["items"] for key in item["keys"]] == ["k"]
+
+
 def test_what_is_missing_is_said_in_the_log() -> None:
     rendered = render_with(
         payload_of(
-            cache=[{"key": "k", "paths": ["x"]}],
             artifacts=[{"paths": ["y"]}],
             dependencies=[{"id": 1, "token": "t", "artifacts_file": {"filename": "a.zip"}}],
         )
     )
     assert [warning.split(":")[0] for warning in rendered.warnings] == [
-        "this job has a cache", "this job has artifacts", "this job wants artifacts of other jobs",
+        "this job has artifacts", "this job wants artifacts of other jobs",
     ]  # fmt: skip
 
 
