@@ -14,10 +14,10 @@ import time
 
 from . import PROTOCOL, VERSION, identity, leases, room, system
 from .home import Home
+from .shells import SHELLS
 
 VERSION_WITHIN_S = 2.0
 VERSION_NUMBER = re.compile(rb"\d+\.\d+(?:\.\d+)*")
-SHELLS = ("bash", "sh")
 
 
 def hello(home: Home) -> dict:

@@ -12,8 +12,8 @@ import re
 from . import stages
 from .docker import section as containers
 from .errors import Refused
+from .shells import SHELLS
 
-SHELLS = ("bash", "sh")
 STAGE_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}\Z")
 NUMBER = (int, float)
 FIELDS = (
@@ -61,7 +61,7 @@ def parse(body: bytes) -> dict:
         if (name in job or name not in OPTIONAL) and not isinstance(job.get(name), kinds):
             raise _bad("`%s` is missing or of the wrong type" % name)
     if job["shell"] not in SHELLS:
-        raise _bad("`shell` is %r, not bash or sh" % (job["shell"],))
+        raise _bad("`shell` is %r, not one of %s" % (job["shell"], ", ".join(SHELLS)))
     _check_paths(job)
     _check_environment(job["environment"] or {})
     _check_trace(job["trace"])

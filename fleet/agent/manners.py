@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from . import jobfiles, stages, system
+from . import jobfiles, shells, stages, system
 from .children import Child, Launcher
 from .identity import Identity
 from .leases import Lease
@@ -16,7 +16,6 @@ from .running import Running
 from .stages import Ending
 from .trace import Trace
 
-SHELL_ON_TERMINAL = '. /dev/fd/9; exec 9<&-; exec "$0" -i'  # what it reads first sets the job's variables
 PREPARING = {"kind": stages.PREPARE, "name": "prepare"}
 
 
@@ -45,7 +44,7 @@ class ShellManner:
 
     def start(self, stage: dict, script: str, environment: dict, extra: tuple) -> Child:  # noqa: ARG002  one shape
         """Start a script of a stage; `environment` is what the supervisor says of the stage."""
-        arguments = [self._job["shell"], "-l"] if self._job.get("login") else [self._job["shell"]]
+        arguments = shells.reading(self._job["shell"], login=bool(self._job.get("login")))
         own = {**self._identity.environment(), **(self._job.get("environment") or {}), **environment}
         number = system.nameless_file(encoded(script), self._lease.folder)
         try:
@@ -70,9 +69,9 @@ class ShellManner:
         own = {**self._identity.environment(), **(self._job.get("environment") or {}), **environment}
         own["PWD"] = self._job["cwd"]
         number = system.nameless_file(encoded(about.get("program") or ""), self._lease.folder)
-        arguments = [self._job["shell"], "-c", SHELL_ON_TERMINAL]
+        words = shells.on_terminal(self._job["shell"])
         try:
-            return self._launcher.on_terminal(arguments, number, own, self._job["cwd"], slave)
+            return self._launcher.on_terminal(words, number, own, self._job["cwd"], slave)
         finally:
             os.close(number)
 

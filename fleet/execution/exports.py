@@ -28,32 +28,41 @@ ALL_LIMIT_BYTES = 1536 << 10  # below the kernel's 2 MiB, so that arguments have
 FILE_MODE = 0o600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exports:
-    """Shell lines that set the variables (those with secrets apart, so that they are never traced), and files."""
-
-    masked_lines: str = field(repr=False)
-    open_lines: str = field(repr=False)
-    files: tuple[tuple[str, str], ...] = field(repr=False)  # (path, content)
-    warnings: tuple[str, ...]
-
-
 @dataclass(slots=True, kw_only=True)
-class _Word:
+class Word:
     """One variable on its way into the shell."""
 
     key: str
-    value: str
+    value: str = field(repr=False)
     masked: bool
     size_bytes: int
     is_exported: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exports:
+    """The variables for the shell, and files."""
+
+    words: tuple[Word, ...] = field(repr=False)
+    files: tuple[tuple[str, str], ...] = field(repr=False)  # (path, content)
+    warnings: tuple[str, ...]
+
+    @property
+    def masked_lines(self) -> str:
+        """Lines of sh for those with secrets, which are apart so that they are never traced."""
+        return _lines(word for word in self.words if word.masked)
+
+    @property
+    def open_lines(self) -> str:
+        """Lines of sh for the others."""
+        return _lines(word for word in self.words if not word.masked)
 
 
 def exports_of(variables: Variables, expanded: Iterable[Variable]) -> Exports:
     """What the shell gets for these variables, given their final values."""
     warnings: list[str] = []
     files: list[tuple[str, str]] = []
-    found: list[_Word] = []
+    found: list[Word] = []
     for variable in expanded:
         value = variable.value
         if variable.file:
@@ -65,11 +74,10 @@ def exports_of(variables: Variables, expanded: Iterable[Variable]) -> Exports:
         if variable.key != "CI_JOB_STATUS" and _is_settable(variable, warnings):
             size = len(variable.key) + len(value.encode("utf-8")) + 10  # =, NUL and a pointer
             is_secret = variable.masked and not variable.file
-            found.append(_Word(key=variable.key, value=value, masked=is_secret, size_bytes=size))
+            found.append(Word(key=variable.key, value=value, masked=is_secret, size_bytes=size))
     warnings += _keep_within_kernel_limits(found)
     return Exports(
-        masked_lines=_lines(word for word in found if word.masked),
-        open_lines=_lines(word for word in found if not word.masked),
+        words=tuple(found),
         files=tuple(files),
         warnings=tuple(warnings),
     )
@@ -92,7 +100,7 @@ def _is_file_name(key: str) -> bool:
     return bool(key) and "/" not in key and key not in {".", "..", OWN_FILES} and len(key.encode("utf-8")) <= 255
 
 
-def _keep_within_kernel_limits(found: list[_Word]) -> list[str]:
+def _keep_within_kernel_limits(found: list[Word]) -> list[str]:
     """Mark what programs cannot get; the largest go first, so that as few as possible go."""
     total = sum(word.size_bytes for word in found)
     left_out = []
@@ -110,5 +118,5 @@ def _keep_within_kernel_limits(found: list[_Word]) -> list[str]:
     return [f"too large for the environment of programs: {names}{more}; {advice}"]
 
 
-def _lines(found: Iterable[_Word]) -> str:
+def _lines(found: Iterable[Word]) -> str:
     return "".join(f"{'export ' if word.is_exported else ''}{word.key}={quote(word.value)}\n" for word in found)

@@ -33,7 +33,7 @@ class RunnerFacts:
     """One `[[runners]]` entry, as far as a job can feel it.
 
     Attributes:
-        shell: `bash` or `sh`; None takes bash where the machine has it.
+        shell: one of `jobfile.SHELLS`; None takes the first of them that the machine has.
         user: who runs the scripts; None is the agent's own user.
         reads_secrets: whoever runs its scripts could read the manager's secrets, and no person allowed that.
         login: start the shell as a login shell, as GitLab Runner does for its shell-like executors.

@@ -22,6 +22,8 @@ from fleet.execution.exports import FILE_MODE, Exports, exports_of
 from fleet.execution.facts import LeaseFacts, MachineFacts, RunnerFacts
 from fleet.execution.git_wishes import GitWishes, Strategy, git_wishes, strategy_of
 from fleet.execution.layout import EMPTY_SUFFIX, Layout, default_layout, with_clone_path
+from fleet.execution.manner import Manner
+from fleet.execution.powershell import PowerShellManner
 from fleet.execution.refused import misconfigured
 from fleet.execution.scripts import ShellManner
 from fleet.execution.shell_text import RESET, YELLOW
@@ -34,6 +36,8 @@ from fleet.gitlab.payload import JobPayload
 FORMAT = 1
 ABORT_GRACE_S = 10
 DIRECTORY_MODE = 0o700
+POWERSHELLS = ("pwsh", "powershell")
+SHELLS = ("bash", "sh", *POWERSHELLS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +106,10 @@ def render(
         after_script=variables.get("RUNNER_AFTER_SCRIPT_TIMEOUT"),
         job_s=payload.runner_info.timeout_s,
     )
-    manner = ShellManner(
-        shell=_shell(runner, machine),
-        exports=exports,
-        env_file=layout.env_file,
+    manner = _manner(
+        _shell(runner, machine),
+        exports,
+        layout,
         is_traced=wants_trace and not runner.debug_trace_disabled,
         checks_each_command=flags["FF_ENABLE_BASH_EXIT_CODE_CHECK"],
         has_sections=flags["FF_SCRIPT_SECTIONS"] and payload.features.trace_sections,
@@ -146,6 +150,7 @@ def render(
         "script_timeout_s": timeouts.script_s,
         "abort_grace_s": ABORT_GRACE_S,
         "cleanup_paths": [layout.tmp],
+        "keeps": [{"path": layout.project, "root": layout.builds}],
         "terminal": {"program": manner.prelude(layout.project)},
         "trace": _trace(payload, runner, expanded, flags),
         "stages": stages,
@@ -226,12 +231,35 @@ def _placed(
 
 def _shell(runner: RunnerFacts, machine: MachineFacts) -> str:
     names = {posixpath.basename(shell) for shell in machine.shells}
-    shell = runner.shell or ("bash" if "bash" in names else "sh")
-    if shell not in {"bash", "sh"}:
-        raise misconfigured(f"the runner's shell is {shell!r}: this manager runs scripts with bash or sh")
+    shell = runner.shell or next((each for each in SHELLS if each in names), "sh")
+    if shell not in SHELLS:
+        raise misconfigured(f"the runner's shell is {shell!r}: this manager runs scripts with {', '.join(SHELLS)}")
     if names and shell not in names:
         raise misconfigured(f"the runner's shell is {shell!r}, and machine {machine.instance_id} has {sorted(names)}")
     return shell
+
+
+def _manner(
+    shell: str,
+    exports: Exports,
+    layout: Layout,
+    *,
+    is_traced: bool,
+    checks_each_command: bool,
+    has_sections: bool,
+) -> Manner:
+    if shell in POWERSHELLS:  # which looks at the exit code of each command anyway
+        return PowerShellManner(
+            shell=shell, exports=exports, env_file=layout.env_file, is_traced=is_traced, has_sections=has_sections
+        )
+    return ShellManner(
+        shell=shell,
+        exports=exports,
+        env_file=layout.env_file,
+        is_traced=is_traced,
+        checks_each_command=checks_each_command,
+        has_sections=has_sections,
+    )
 
 
 def _user(runner: RunnerFacts, machine: MachineFacts) -> str | None:

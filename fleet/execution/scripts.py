@@ -15,7 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fleet.execution import sources
 from fleet.execution.exports import Exports
+from fleet.execution.git_wishes import GitWishes
+from fleet.execution.layout import Layout
 from fleet.execution.shell_text import GREEN, RESET, quote, say
 
 _TERM = "trap 'exit 1' TERM"
@@ -69,6 +72,33 @@ class ShellManner:
             lines.append(command)
             if self.checks_each_command:
                 lines.append(_CHECK)
+        return lines
+
+    def enter(self, folder: str) -> str:
+        """Go into a folder that is there."""
+        return f"cd {quote(folder)}"
+
+    def say(self, text: str) -> str:
+        """Print one line of our own."""
+        return say(text)
+
+    def say_where(self, via: str) -> str:
+        """Print on which machine this runs."""
+        return f"printf 'Running on %s%s...\\n' \"$(uname -n)\" {quote(via)}"
+
+    def source_lines(self, wishes: GitWishes, layout: Layout) -> list[str]:
+        """Bring the job's sources; after them the shell stands in the project directory."""
+        return sources.source_lines(wishes, layout)
+
+    def clear_worktree_lines(self, layout: Layout) -> list[str]:
+        """Remove everything but the repository itself, before sources are brought once more."""
+        return sources.clear_worktree_lines(layout)
+
+    def cleanup_lines(self, wishes: GitWishes, layout: Layout, *, thorough: bool) -> list[str]:
+        """Remove what goes with the job; thorough: what FF_ENABLE_JOB_CLEANUP asks for, too."""
+        lines = [f"rm -rf -- {quote(layout.tmp)}"]
+        if thorough:
+            lines += [f"if [ -d {quote(layout.project)} ]; then", *sources.cleanup_lines(wishes, layout), "fi"]
         return lines
 
     def _shown(self, command: str, section: str) -> list[str]:

@@ -16,8 +16,7 @@ from fleet.execution.caches import CachePlan, archive_transfer, restore_transfer
 from fleet.execution.facts import RunnerFacts
 from fleet.execution.git_wishes import GitWishes
 from fleet.execution.layout import Layout
-from fleet.execution.scripts import ShellManner
-from fleet.execution.shell_text import quote, say
+from fleet.execution.manner import Manner
 from fleet.execution.timeouts import ScriptTimeouts, attempts, within_job
 from fleet.execution.variables import Variables
 from fleet.gitlab.failure_reasons import FailureReason
@@ -39,7 +38,7 @@ class StageInputs:
     flags: Mapping[str, bool]
     layout: Layout
     wishes: GitWishes
-    manner: ShellManner
+    manner: Manner
     timeouts: ScriptTimeouts
     caches: CachePlan = field(default_factory=CachePlan)
 
@@ -69,9 +68,7 @@ def _stage(name: str, kind: str, script: str, title: str, **special: Any) -> Sta
 
 def _prepare(given: StageInputs) -> Stage:
     via = f" via {given.runner.manager_host}" if given.runner.manager_host else ""
-    script = given.manner.program(
-        [f"printf 'Running on %s%s...\\n' \"$(uname -n)\" {quote(via)}"], with_variables=False
-    )
+    script = given.manner.program([given.manner.say_where(via)], with_variables=False)
     return _stage(
         "prepare_script",
         "prepare",
@@ -87,7 +84,7 @@ def _get_sources(given: StageInputs) -> Stage:
     before += manner.commands(_hook(given.payload, "pre_get_sources_script"), prefix="hook_pre_get_sources")
     after = manner.commands(_hook(given.payload, "post_get_sources_script"), prefix="hook_post_get_sources")
     after += manner.commands(_texts(runner.post_get_sources_script), prefix="post_get_sources_script")
-    bring = sources.source_lines(given.wishes, given.layout)
+    bring = manner.source_lines(given.wishes, given.layout)
     lacks_git = sources.needs_git(given.wishes) and not given.wishes.has_git
     reason = FailureReason.RUNNER_SYSTEM_FAILURE if lacks_git else FailureReason.SCRIPT_FAILURE
     return _stage(
@@ -96,7 +93,7 @@ def _get_sources(given: StageInputs) -> Stage:
         manner.program([*before, *bring, *after]),
         "Getting source from Git repository",
         attempts=attempts(given.variables.get("GET_SOURCES_ATTEMPTS")),
-        before_retry=manner.program(sources.clear_worktree_lines(given.layout), with_variables=False),
+        before_retry=manner.program(manner.clear_worktree_lines(given.layout), with_variables=False),
         timeout_s=within_job(runner.get_sources_timeout_s, given.payload.runner_info.timeout_s),
         exit_reason=reason.value,
     )
@@ -136,7 +133,7 @@ def _step_script(given: StageInputs, step: Step) -> str:
     manner, runner = given.manner, given.runner
     return manner.program(
         [
-            f"cd {quote(given.layout.project)}",
+            manner.enter(given.layout.project),
             *manner.commands(_texts(runner.pre_build_script), prefix="pre_build_script"),
             *manner.commands(script, prefix="script_step"),
             *manner.commands(_texts(runner.post_build_script), prefix="post_build_script"),
@@ -147,8 +144,8 @@ def _step_script(given: StageInputs, step: Step) -> str:
 def _after_script(given: StageInputs) -> Stage:
     script = [line for step in given.payload.steps if step.name == AFTER_SCRIPT for line in step.script]
     body = [
-        f"cd {quote(given.layout.project)}",
-        say("Running after script..."),
+        given.manner.enter(given.layout.project),
+        given.manner.say("Running after script..."),
         *given.manner.commands(script, prefix="after_script_step"),
     ]
     return _stage(
@@ -163,10 +160,7 @@ def _after_script(given: StageInputs) -> Stage:
 
 
 def _cleanup(given: StageInputs) -> Stage:
-    project, tmp = quote(given.layout.project), quote(given.layout.tmp)
-    body = [f"rm -rf -- {tmp}"]
-    if given.flags["FF_ENABLE_JOB_CLEANUP"]:
-        body += [f"if [ -d {project} ]; then", *sources.cleanup_lines(given.wishes, given.layout), "fi"]
+    body = given.manner.cleanup_lines(given.wishes, given.layout, thorough=given.flags["FF_ENABLE_JOB_CLEANUP"])
     return _stage(
         "cleanup_file_variables",
         "cleanup",

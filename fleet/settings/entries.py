@@ -27,7 +27,8 @@ PLACES = {  # executor -> where its jobs run: on a pool of its own table, on one
 }
 CONTAINER_EXECUTORS = frozenset({"docker", "docker-autoscaler", "docker-ssh"})
 EXECUTORS = frozenset({"instance", "ssh", "shell"}) | CONTAINER_EXECUTORS
-SHELLS = frozenset({"bash", "sh"})
+POWERSHELLS = frozenset({"pwsh", "powershell"})
+SHELLS = frozenset({"bash", "sh"}) | POWERSHELLS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -127,7 +128,9 @@ def _check_executor(entry: Entry, findings: Findings, executors: frozenset[str])
         entry.stop(findings, ("executor",), f"{name!r} is not supported: use one of {known}")
     shell = entry.table.shell
     if shell is not None and shell not in SHELLS:
-        entry.stop(findings, ("shell",), f"{shell!r} is not supported: use bash or sh")
+        entry.stop(findings, ("shell",), f"{shell!r} is not supported: use bash, sh, pwsh or powershell")
+    if shell in POWERSHELLS and name in CONTAINER_EXECUTORS:
+        entry.stop(findings, ("shell",), f"{shell!r} is not supported in containers: remove it, or use bash or sh")
 
 
 def resolved(path: str | None, directory: str) -> str | None:

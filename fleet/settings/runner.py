@@ -111,7 +111,8 @@ class RunnerEntry(Section):
     """Where and how jobs run: `instance` on a pool of machines, `ssh` on one host, `shell` on this host; in containers
     there: `docker-autoscaler`, `docker-ssh`, `docker`."""
     shell: Text = None
-    """`bash` or `sh`. Not set: `bash` where the machine has it, else `sh`."""
+    """`bash`, `sh`, `pwsh` (PowerShell), or `powershell` (what Windows brings along). Not set: `bash` where the machine
+    has it, else `sh`, else `pwsh`."""
     user: Text = None
     """User on the machine that runs the scripts. Not set: `user` at the top of the file, else the login user. Ours;
     GitLab Runner has this key at the top only."""

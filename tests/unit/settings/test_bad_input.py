@@ -273,7 +273,7 @@ def test_unsupported_protocol_stops_every_runner_of_the_pool(load_text, protocol
 
 
 def test_unsupported_shell_and_system_stop_the_entry(load_text):
-    assert "use bash or sh" in stops(load_text(RUNNER + '  shell = "pwsh"\n' + POOL))[0]
+    assert "use bash, sh, pwsh or powershell" in stops(load_text(RUNNER + '  shell = "cmd"\n' + POOL))[0]
     text = RUNNER + POOL + '    [runners.autoscaler.connector_config]\n      os = "windows"\n'
     assert "machines must run linux" in stops(load_text(text))[0]
 
@@ -356,3 +356,9 @@ def test_deeply_nested_or_huge_files_are_refused_not_crashed(tmp_path: pathlib.P
     assert load(path, {}).settings is None
     path.write_bytes(b"#" * (16 * 1024 * 1024 + 1))
     assert "larger than 16 MiB" in load(path, {}).lines()[0]
+
+
+def test_powershell_is_accepted_on_machines_and_refused_in_containers(load_text):
+    assert stops(load_text(RUNNER + '  shell = "pwsh"\n' + POOL)) == []
+    in_containers = RUNNER.replace('executor = "instance"', 'executor = "docker-autoscaler"') + '  shell = "pwsh"\n'
+    assert "'pwsh' is not supported in containers" in stops(load_text(in_containers + POOL))[0]
