@@ -6,7 +6,7 @@ for.
 
 from __future__ import annotations
 
-from fleet.sdk import CacheSetting, CacheStore, hookimpl
+from fleet.sdk import AzureSecret, CacheSetting, CacheStore, SecretRequest, SecretValue, hookimpl
 
 
 @hookimpl
@@ -17,3 +17,13 @@ def fleet_cache_store(kind: str, setting: CacheSetting) -> CacheStore | None:
     from fleet_azure.cache import AzureCacheStore  # noqa: PLC0415  Azure's libraries take half a second
 
     return AzureCacheStore(setting)
+
+
+@hookimpl
+def fleet_secret(request: SecretRequest) -> SecretValue | None:
+    """A secret in an Azure Key Vault."""
+    if not isinstance(request, AzureSecret):
+        return None
+    from fleet_azure.secrets import fetch  # noqa: PLC0415  Azure's libraries take half a second
+
+    return fetch(request)
