@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import pathlib
+import socket
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from fleet.cli.exits import Failed, Unreachable
 from fleet.cli.files import settings_for
 from fleet.cli.invocation import Invocation
 from fleet.cli.printing import note
+from fleet.runtime.attach_frames import PROTOCOL, SIZE, pack
 from fleet.runtime.contract import ADDRESS_FILE, CONFIGURATION, MOST, PREFIX
 from fleet.settings.settings import Settings
 
@@ -72,12 +74,17 @@ def source(asked: Invocation) -> Iterator[Source]:
         yield offline.Offline(store)
 
 
+def running_manager(settings: Settings, *, quiet: bool = False) -> Manager | None:
+    """The manager of this configuration, for what a database cannot do; None when none answers."""
+    return _manager(settings, quiet=quiet)
+
+
 def is_running(settings: Settings) -> bool:
     """Whether a manager of this configuration answers."""
     return _manager(settings) is not None
 
 
-def _manager(settings: Settings) -> Manager | None:
+def _manager(settings: Settings, *, quiet: bool = False) -> Manager | None:
     """The manager of this configuration; None when it does not run."""
     addresses = [settings.fleet.api_listen]
     with contextlib.suppress(OSError):
@@ -93,7 +100,8 @@ def _manager(settings: Settings) -> Manager | None:
         if theirs is not None and os.path.realpath(theirs) == os.path.realpath(settings.path):
             return manager
         who = "no manager of this version" if theirs is None else f"the manager of {theirs}"
-        note(f"{who} listens on {address}, and it is not asked")
+        if not quiet:
+            note(f"{who} listens on {address}, and it is not asked")
     return None
 
 
@@ -127,6 +135,37 @@ class Manager:
         path = f"/instances/{urllib.parse.quote(name, safe='')}/{order}" if name else f"/{order}"
         return self._answer("POST", path, {key: str(value).lower() for key, value in how.items()})
 
+    def upgrade(self, path: str, **wanted: str) -> socket.socket:
+        """A connection that speaks `fleet.runtime.attach_frames`.
+
+        Raises:
+            ConnectionError: nobody listens.
+            Failed, Unreachable: the manager says no, and why.
+        """
+        where = f"{PREFIX}{urllib.parse.quote(path)}?{urllib.parse.urlencode(wanted)}"
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=PATIENCE_S)
+        try:
+            connection.request("GET", where, headers={**self._headers, "Connection": "Upgrade", "Upgrade": PROTOCOL})
+            response = connection.getresponse()
+            if response.status == http.HTTPStatus.SWITCHING_PROTOCOLS and connection.sock is not None:
+                upgraded = connection.sock.dup()
+                upgraded.settimeout(None)
+                upgraded.sendall(pack(SIZE, b"{}"))  # the manager waits for it, so that its answer ends where it ends
+                return upgraded
+            self._refuse(response.status, json.loads(response.read()))
+        except http.client.HTTPException as exc:
+            raise ConnectionError(f"it does not speak HTTP as we do: {exc}") from exc
+        except (TimeoutError, ValueError) as exc:
+            raise Unreachable(f"the manager on {self._host}:{self._port} gave no answer: {exc}") from exc
+        finally:
+            connection.close()
+        raise Unreachable(f"the manager on {self._host}:{self._port} did not upgrade the call")
+
+    def _refuse(self, status: int, answer: Answer) -> None:
+        if status >= 400:
+            message = answer["error"]["message"]
+            raise Unreachable(message) if status in {401, 403, 503} else Failed(message)
+
     def _answer(self, method: str, path: str, wanted: Mapping[str, str | None]) -> Answer:
         given = {key: value for key, value in wanted.items() if value is not None}
         where = f"{path}?{urllib.parse.urlencode(given)}" if given else path
@@ -135,9 +174,7 @@ class Manager:
             answer = json.loads(body)
         except (OSError, ValueError) as exc:
             raise Unreachable(f"the manager on {self._host}:{self._port} gave no answer: {exc}") from exc
-        if status >= 400:
-            message = answer["error"]["message"]
-            raise Unreachable(message) if status in {401, 403, 503} else Failed(message)
+        self._refuse(status, answer)
         return dict(answer)
 
     def _call(self, method: str, path: str, patience_s: float = PATIENCE_S) -> tuple[int, Mapping[str, str], bytes]:

@@ -35,6 +35,7 @@ COMMANDS = {
     "placements": ("fleet.cli.reading:placements", "List where machines are made, and what is cooling down."),
     "plan": ("fleet.cli.reading:plan", "Show what was planned last, with reasons."),
     "explain": ("fleet.cli.explaining:explain", "Say why a job waits, or what became of a machine."),
+    "attach": ("fleet.cli.attaching:attach", "Follow a running job's log, or open a shell beside it."),
     "drain": ("fleet.cli.acting:drain", "Give an instance no more jobs."),
     "undrain": ("fleet.cli.acting:undrain", "Give a draining instance jobs again."),
     "remove": ("fleet.cli.acting:remove", "Delete an instance's machine."),

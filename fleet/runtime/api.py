@@ -18,6 +18,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from fleet.runtime import orders
+from fleet.runtime.attaching import Attaching
 from fleet.runtime.contract import CONFIGURATION, PREFIX, USUAL
 from fleet.runtime.lists import BadQuery, Query
 from fleet.runtime.views import Views
@@ -37,6 +38,8 @@ STATUS = {
     "forbidden": 403,
     "store_unavailable": 503,
     "config_not_loaded": 422,
+    "upgrade_needed": 426,
+    "no_terminal": 409,
 }
 FILTERS = ("pool", "state", "runner", "kind", "about")
 # path -> (method, what it does)
@@ -47,6 +50,14 @@ PATHS = {
     "/jobs": (
         "GET",
         "Open jobs, oldest first; `pool`, `runner`, `state` (a state; `all`: then those that have ended).",
+    ),
+    "/jobs/<path:name>/log": (
+        "GET",
+        "The log of an open job as it grows, from `offset` on, until the job has ended: an upgrade, see below.",
+    ),
+    "/jobs/<path:name>/shell": (
+        "GET",
+        "A shell beside a running job, on a terminal of `rows`, `cols` and kind `term`: an upgrade, see below.",
     ),
     "/runners": ("GET", "The runners, with their open jobs by state."),
     "/managers": ("GET", "The managers that share the store."),
@@ -88,6 +99,11 @@ class Api:
         self._views = views
         self._reloader = reloader
         self.rules = Map([Rule(f"{PREFIX}{path}", endpoint=path, methods=[each[0]]) for path, each in PATHS.items()])
+        attaching = Attaching(manager)
+        self._upgrades: dict[str, Callable[[Request, str], Response]] = {
+            "/jobs/<path:name>/log": attaching.log,
+            "/jobs/<path:name>/shell": attaching.shell,
+        }
         self._orders: dict[str, Callable[[Request, str], Any]] = {
             "/instances/<path:name>/drain": self._drain,
             "/instances/<path:name>/undrain": self._undrain,
@@ -100,6 +116,8 @@ class Api:
         """Answer a call."""
         try:
             self._admit(request)
+            if path in self._upgrades:
+                return self._upgrades[path](request, name)
             response = as_json(self._told(path, request, name))
         except FleetError as exc:
             response = error_of(exc)

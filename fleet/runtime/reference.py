@@ -63,6 +63,12 @@ Lists are `{{"items": [...], "next": ...}}`. `limit` is {USUAL} unless given and
 of the page before, and `next` is null on the last page. Rows that come and go between two pages disturb neither. Lists
 can be narrowed by {", ".join(f"`{each}`" for each in FILTERS)} where the table says so. Instants are ISO 8601 in UTC.
 
+`log` and `shell` need the headers `Connection: Upgrade` and `Upgrade: fleet-attach`; after `101` both sides send
+frames of a kind (one byte), a length (32 bits, big-endian) and that many bytes, at most 1 MiB: `d` bytes of the log or
+of the terminal, both ways; `s` from the caller, the size of its terminal as `{{"rows": N, "cols": N}}`; `n` from the
+manager, a sentence for a person; `e` from the manager, how it ended: `state`, `failure_reason`, `exit_code`, `message`.
+The caller begins, with a frame `s` that may hold `{{}}`.
+
 An error is `{{"error": {{"slug": ..., "message": ...}}}}`:
 
 | slug | status |

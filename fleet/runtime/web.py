@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.wrappers import Request, Response
 
 from fleet.runtime.api import Api, as_json
+from fleet.runtime.attaching import HAND_OVER, HANDED_OVER
 from fleet.runtime.contract import ADDRESS_FILE, PREFIX
 from fleet.runtime.meters import Meters
 from fleet.runtime.metrics import Metrics
@@ -177,6 +178,19 @@ class _CherootServer(wsgi.Server):
         return self.socket
 
 
+class _Gateway(wsgi.Gateway_10):
+    """cheroot's, which also gives a connection away when a call was upgraded."""
+
+    @override
+    def get_environ(self) -> Any:
+        return {**super().get_environ(), HAND_OVER: self._hand_over}  # type: ignore[no-untyped-call]
+
+    def _hand_over(self) -> Any:
+        """The socket; nothing more is read, written or shut down here."""
+        self.req.sent_headers = self.req.close_connection = self.req.conn.linger = True
+        return self.req.conn.socket.dup()
+
+
 class _Server:
     """One listening socket and its threads."""
 
@@ -187,6 +201,7 @@ class _Server:
         self._server = _CherootServer(
             (self._host, parts.port or 0), self._wsgi, numthreads=THREADS, timeout=30, shutdown_timeout=2
         )
+        self._server.gateway = _Gateway
         self._thread: threading.Thread | None = None
 
     def start(self) -> str:
@@ -202,7 +217,8 @@ class _Server:
             self._thread.join(5)
 
     def _wsgi(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        return self._answer(Request(environ))(environ, start_response)
+        response = self._answer(Request(environ))
+        return () if environ.get(HANDED_OVER) else response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
         try:
