@@ -76,6 +76,8 @@ class RunnerFacts:
     safe_directory_checkout: bool = False
     get_sources_timeout_s: float | None = None
     prepare_timeout_s: float | None = None
+    artifact_upload_timeout_s: float = 3600.0
+    artifact_header_timeout_s: float = 600.0
     use_common_build_dir: bool = False
     tls_ca: str = ""
     tls_cert: str = ""

@@ -1,7 +1,7 @@
 """What this program can do for jobs, in GitLab's words: the `features` of the `info` object.
 
 Rule: only what works. GitLab hands out only jobs whose needs are named here; a word too few leaves jobs waiting, a word
-too many breaks them. Not here, because not built: artifacts, cache, native steps, terminals.
+too many breaks them. Not here, because not built: native steps, terminals.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ CLIENT = frozenset((
     "trace_reset", "trace_checksum", "trace_size", "cancelable", "cancel_gracefully", "two_phase_job_commit",
 ))  # fmt: skip
 SHELL = frozenset(("variables", "raw_variables", "refspecs", "masking", "multi_build_steps", "return_exit_code"))
+ARTIFACTS = frozenset(("artifacts", "upload_multiple_artifacts", "upload_raw_artifacts", "artifacts_exclude"))
+CACHE = frozenset(("cache", "fallback_cache_keys"))
 PAYLOAD = frozenset(("vault_secrets", "job_inputs"))  # what the manager does with a payload, whatever the executor
 CONTAINERS = frozenset((
     "image", "services", "service_variables", "service_multiple_aliases", "image_executor_opts",
@@ -26,4 +28,4 @@ def features_of(executor: str, *, terminals: bool = False) -> frozenset[str]:
         return features_of("instance", terminals=terminals) | CONTAINERS
     if executor not in SHELL_EXECUTORS:
         return frozenset()
-    return CLIENT | PAYLOAD | SHELL | {"shared"} | (TERMINALS if terminals else frozenset())
+    return CLIENT | PAYLOAD | SHELL | ARTIFACTS | CACHE | {"shared"} | (TERMINALS if terminals else frozenset())

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet.execution import sources
+from fleet.execution import artifacts, sources
 from fleet.execution.caches import CachePlan, archive_transfer, restore_transfer
 from fleet.execution.facts import RunnerFacts
 from fleet.execution.git_wishes import GitWishes
@@ -50,9 +50,11 @@ def stages_of(given: StageInputs) -> list[Stage]:
         _prepare(given),
         _get_sources(given),
         *_restore_cache(given),
+        *_download_artifacts(given),
         *(_step(given, step) for step in steps),
         _after_script(given),
         *_archive_cache(given),
+        *_upload_artifacts(given),
         _cleanup(given),
     ]
 
@@ -118,6 +120,37 @@ def _archive_cache(given: StageInputs) -> list[Stage]:
         if transfer is not None:
             made.append(_stage(name, "archive_cache", "", title, transfer=transfer, on=on, ignore_errors=True))
     return made
+
+
+def _download_artifacts(given: StageInputs) -> list[Stage]:
+    transfer = artifacts.download(_artifact_inputs(given))
+    if transfer is None:
+        return []
+    name, tries = "download_artifacts", attempts(given.variables.get("ARTIFACT_DOWNLOAD_ATTEMPTS"))
+    return [_stage(name, name, "", "Downloading artifacts", transfer=transfer, attempts=tries)]
+
+
+def _upload_artifacts(given: StageInputs) -> list[Stage]:
+    """Two stages: what is uploaded may be another thing after a failure."""
+    made = []
+    for on, name, title in (
+        ("success", "upload_artifacts_on_success", "Uploading artifacts for successful job"),
+        ("failure", "upload_artifacts_on_failure", "Uploading artifacts for failed job"),
+    ):
+        transfer = artifacts.upload(_artifact_inputs(given), on)
+        if transfer is not None:
+            made.append(_stage(name, "upload_artifacts", "", title, transfer=transfer, on=on))
+    return made
+
+
+def _artifact_inputs(given: StageInputs) -> artifacts.ArtifactInputs:
+    return artifacts.ArtifactInputs(
+        payload=given.payload,
+        runner=given.runner,
+        variables=given.variables,
+        flags=given.flags,
+        project=given.layout.project,
+    )
 
 
 def _step(given: StageInputs, step: Step) -> Stage:

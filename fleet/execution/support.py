@@ -1,7 +1,7 @@
 """Refuses or warns about what a payload asks for and the shell manner does not do.
 
 Rule: what would make the job do something else than its author wrote is refused; what GitLab Runner's shell executor
-ignores is ignored; what is merely missing (artifacts) is said in the log.
+ignores is ignored; what is merely missing is said in the log.
 """
 
 from __future__ import annotations
@@ -32,10 +32,6 @@ def refuse_unsupported(payload: JobPayload) -> None:
 def warnings_about(payload: JobPayload) -> list[str]:
     """What the job goes without."""
     found = []
-    if payload.artifacts:
-        found.append("this job has artifacts: this runner does not handle artifacts yet, so none is uploaded")
-    if any(dependency.artifacts_file.filename for dependency in payload.dependencies):
-        found.append("this job wants artifacts of other jobs: this runner does not handle them yet, so none is fetched")
     suspend = payload.suspend_options
     if suspend is not None and (
         suspend.suspend_on_success or suspend.suspend_on_failure or suspend.runtime_environment_key

@@ -52,6 +52,8 @@ def facts_of_runner(runner: Runner, beside: Mapping[str, str], system_id: str) -
         safe_directory_checkout=settings.safe_directory_checkout is not False,
         get_sources_timeout_s=_seconds(settings.get_sources_timeout),
         prepare_timeout_s=_seconds(settings.prepare_timeout),
+        artifact_upload_timeout_s=settings.artifact.upload_timeout.total_seconds(),
+        artifact_header_timeout_s=settings.artifact.response_header_timeout.total_seconds(),
         use_common_build_dir=_meets_nobody(docker, builds) if docker else settings.instance.use_common_build_dir,
         docker=docker,
         registry_logins=registry_logins() if docker else (),

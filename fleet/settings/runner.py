@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from fleet.model.ids import PoolName, RunnerKey
+from fleet.settings.artifact import ArtifactTable
 from fleet.settings.autoscaler import AutoscalerTable
 from fleet.settings.cache import CacheTable
 from fleet.settings.docker import DockerTable
@@ -145,6 +146,8 @@ class RunnerEntry(Section):
     """GitLab Runner's feature flags, `FF_...`; a variable of a job beats them."""
     custom_build_dir: CustomBuildDirTable = Field(default_factory=CustomBuildDirTable)
     """May a job set `GIT_CLONE_PATH`?"""
+    artifact: ArtifactTable = Field(default_factory=ArtifactTable)
+    """Time limits for artifacts."""
     cache: CacheTable = Field(default_factory=CacheTable)
     """A remote store for job caches; without one, they stay on the machine."""
     docker: DockerTable = Field(default_factory=DockerTable)

@@ -20,7 +20,6 @@ NOT_COVERED: Mapping[tuple[str, ...], Mapping[str, str]] = {
         "metrics_server_address": "use listen_address",
     },
     ("runners",): {
-        "artifact": "transfers of artifacts are not covered yet",
         "custom": "executor custom is not supported",
         "experimental": "the boot check is not covered; machines are checked before they get jobs",
         "kubernetes": "executor kubernetes is not supported",
@@ -55,7 +54,6 @@ def _words(text: str) -> frozenset[str]:
 INSIDE: Mapping[tuple[str, ...], frozenset[str] | None] = {
     ("experimental",): None,
     ("machine",): None,
-    ("runners", "artifact"): _words("upload_timeout response_header_timeout"),
     ("runners", "custom"): None,
     ("runners", "kubernetes"): None,
     ("runners", "virtualbox"): None,

@@ -27,7 +27,7 @@ _TAR_TYPES = {FILE: tarfile.REGTYPE, FOLDER: tarfile.DIRTYPE, LINK: tarfile.SYMT
 
 def file_name(name: str, form: str) -> str:
     """What an archive of this name is called."""
-    return (os.path.basename(name.rstrip("/")) or "default") + SUFFIXES[form]
+    return (os.path.basename(name.rstrip("/")) or "artifacts") + SUFFIXES[form]
 
 
 def write(form: str, contents, sink, level: str = "default") -> None:

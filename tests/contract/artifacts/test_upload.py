@@ -37,7 +37,7 @@ def test_an_archive_is_uploaded(gitlab, start, capfd):
 def test_names_of_all_kinds_arrive(gitlab, start, name):
     stage = start(("archive", "zip"))
     assert stage.upload({**ARCHIVE, "name": name}) == 0
-    assert gitlab.artifacts(stage.job.id)[0]["filename"] == (name or "default") + ".zip"
+    assert gitlab.artifacts(stage.job.id)[0]["filename"] == (name or "artifacts") + ".zip"
 
 
 def test_reports_and_the_archive_are_uploaded_one_after_the_other(gitlab, start):
@@ -49,7 +49,7 @@ def test_reports_and_the_archive_are_uploaded_one_after_the_other(gitlab, start)
         {"paths": ["report.xml"], "format": "raw", "type": "metrics", "name": "metrics.txt"},
     ) == 0  # fmt: skip
     assert [each["filename"] for each in gitlab.artifacts(stage.job.id)] == [
-        "default.zip", "junit.xml.gz", ".env.gz", "metrics.txt",
+        "artifacts.zip", "junit.xml.gz", ".env.gz", "metrics.txt",
     ]  # fmt: skip
     assert gzip.decompress(stored(gitlab, stage, 1).read_bytes()) == b"<testsuites/>"
     assert stored(gitlab, stage, 3).read_bytes() == b"<testsuites/>"

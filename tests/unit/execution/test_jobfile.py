@@ -160,16 +160,26 @@ def test_caches_are_restored_before_the_steps_and_saved_after_them() -> None:
     assert [key["name"] for item in restore["transfer"]["items"] for key in item["keys"]] == ["k"]
 
 
-def test_what_is_missing_is_said_in_the_log() -> None:
-    rendered = render_with(
-        payload_of(
-            artifacts=[{"paths": ["y"]}],
-            dependencies=[{"id": 1, "token": "t", "artifacts_file": {"filename": "a.zip"}}],
-        )
+def test_artifacts_are_fetched_before_the_steps_and_sent_after_them() -> None:
+    payload = payload_of(
+        artifacts=[{"paths": ["y"]}, {"paths": ["z"], "when": "always", "artifact_type": "junit"}],
+        dependencies=[{"id": 1, "token": "t", "artifacts_file": {"filename": "a.zip"}}],
+        variables={"ARTIFACT_DOWNLOAD_ATTEMPTS": "2"},
     )
-    assert [warning.split(":")[0] for warning in rendered.warnings] == [
-        "this job has artifacts", "this job wants artifacts of other jobs",
-    ]  # fmt: skip
+    stages = render_with(payload).job_file["stages"]
+    assert [(stage["name"], stage.get("on")) for stage in stages if "transfer" in stage] == [
+        ("download_artifacts", None),
+        ("upload_artifacts_on_success", "success"),
+        ("upload_artifacts_on_failure", "failure"),
+    ]
+    fetched, sent, sent_after_failure = (stage for stage in stages if "transfer" in stage)
+    assert (fetched["attempts"], fetched["title"]) == (2, "Downloading artifacts")
+    assert sent["title"] == "Uploading artifacts for successful job"
+    assert [item["paths"] for item in sent["transfer"]["items"]] == [["y"], ["z"]]
+    assert [item["type"] for item in sent_after_failure["transfer"]["items"]] == ["junit"]
+    kinds = [stage["kind"] for stage in stages]
+    assert kinds.index("get_sources") < kinds.index("download_artifacts") < kinds.index("step")
+    assert kinds.index("after_script") < kinds.index("upload_artifacts") < kinds.index("cleanup")
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_what_the_sink_raises_reaches_the_caller_and_no_process_is_left(project)
 @pytest.mark.parametrize(
     ("name", "form", "wanted"),
     [
-        ("", "zip", "default.zip"),
+        ("", "zip", "artifacts.zip"),
         ("junit.xml", "gzip", "junit.xml.gz"),
         ("x/y z", "zip", "y z.zip"),
         ("metrics.txt", "raw", "metrics.txt"),
