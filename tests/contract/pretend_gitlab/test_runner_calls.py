@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import httpx
 import pytest
+import trustme
 
 from fleet.demo.gitlab import PretendGitLab
+from fleet.demo.payload import make_job
 from tests.contract.pretend_gitlab.raw_runner import INFO, RawRunner
 
 
@@ -115,3 +117,47 @@ def test_a_body_that_is_no_json_object_is_a_breach(gitlab, runner):
     headers = {"RUNNER-TOKEN": runner.token, "Accept": "application/json", "Content-Type": "application/json"}
     assert runner.client.post("jobs/request", content=b"[1", headers=headers).status_code == 403
     assert gitlab.violations()[0].startswith("bad_body")
+
+
+SESSION = {"url": f"https://runner.example:8093/session/{'0a' * 32}", "authorization": "word"}
+
+
+def poll_with_session(runner, certificate, *, promised=True, **fields):
+    features = {**INFO["features"], "session": promised, "terminal": promised}
+    session = {**SESSION, "certificate": certificate, **fields}
+    return runner.poll(info={**INFO, "features": features}, session=session)
+
+
+@pytest.fixture(scope="module")
+def certificate():
+    return trustme.CA().cert_pem.bytes().decode()
+
+
+def test_a_session_is_kept_with_the_job_that_the_poll_brought(gitlab, runner, certificate):
+    job = gitlab.enqueue(make_job())
+    assert gitlab.session(job) is None
+    poll_with_session(runner, certificate)
+    assert gitlab.session(job) == {**SESSION, "certificate": certificate}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": "http://runner.example/session/" + "0a" * 32},
+        {"url": "https://runner.example/session/short"},
+        {"url": f"https://runner.example/session/{'0a' * 32}/exec"},
+        {"certificate": "no PEM"},
+        {"authorization": ""},
+        {"authorization": "two\nlines"},
+        {"more": "x"},
+        {"promised": False},
+    ],
+)
+def test_a_session_of_the_wrong_form_is_a_breach(gitlab, runner, certificate, wrong):
+    poll_with_session(runner, **{"certificate": certificate, **wrong})
+    assert [line.split(":")[0] for line in gitlab.violations()] == ["bad_session"]
+
+
+def test_promised_terminals_without_a_session_are_a_breach(gitlab, runner):
+    runner.poll(info={**INFO, "features": {**INFO["features"], "session": True, "terminal": True}})
+    assert [line.split(":")[0] for line in gitlab.violations()] == ["bad_session"]
