@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 
@@ -261,45 +260,3 @@ def write_credentials(folder: str, auth: dict | None) -> str | None:
 def forget_credentials(folder: str) -> None:
     """Remove what `write_credentials` wrote."""
     discard(os.path.join(folder, "config.json"))
-
-
-class Watch:
-    """An open question to the engine that ends when the engine does: so a restart in a job's middle is known."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._socket = None
-        address = engine.host or os.environ.get("DOCKER_HOST") or "unix://" + DEFAULT_SOCKET
-        if engine.is_podman or not address.startswith("unix://"):
-            return
-        talking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        talking.settimeout(5.0)
-        try:
-            talking.connect(address[len("unix://") :])
-            talking.sendall(
-                b"GET /events?filters=%7B%22type%22%3A%5B%22daemon%22%5D%7D HTTP/1.1\r\nHost: fleet\r\n\r\n"
-            )
-        except OSError:
-            talking.close()
-            return
-        talking.setblocking(False)
-        self._socket = talking
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether the engine has ended since."""
-        if self._socket is None:
-            return False
-        try:
-            while self._socket.recv(4096):
-                continue
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
-
-    def close(self) -> None:
-        """Ask no more."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None

@@ -19,13 +19,16 @@ NO_PROGRAM = re.compile(
 NO_SHELL_CODES = (126, 127)
 
 
-def explain(ending: Ending, known: dict | None, section: dict, *, is_engine_gone: bool) -> Ending:
-    """The ending of a stage whose container is `known` so; None: there is no such container any more."""
+def explain(ending: Ending, known: dict | None, section: dict, from_outside: str) -> Ending:
+    """The ending of a stage whose container is `known` so; None: there is no such container any more.
+
+    `from_outside` says what ended it, when it was not the script.
+    """
     image = section["image"]["image"]
-    if is_engine_gone:
-        return _failed("the container engine was stopped or restarted while the job ran", OURS)
     if known is None:
         return _failed("the job's container vanished: something else removed it", OURS, is_vanished=True)
+    if from_outside:
+        return _failed(from_outside, OURS)
     state = known["State"]
     error = state.get("Error") or ""
     if error:

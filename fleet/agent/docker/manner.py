@@ -26,19 +26,21 @@ from ..stages import Ending
 from ..terminal_desk import TERMINAL
 from ..trace import Trace
 from .confine import Confinement, Place, die_with_parent
-from .engine import Engine, Failed, Watch
+from .engine import Engine, Failed
 from .explaining import explain
 from .preparing import HOST, RESULT, create_build, create_helper, prepare
 from .quoting import files_script, quote
 from .services import relay_log
 from .sweeping import remove_known, sweep
+from .watching import Watch
 
 SECTION = "prepare_executor"
 SHELL_IN_CONTAINER = """cd "$CI_PROJECT_DIR" 2>/dev/null
 command -v bash >/dev/null 2>&1 && exec bash -i
 exec sh -i"""
 ATTEMPTS, PAUSE_S = 3, 3.0
-SWEEP_S = 300.0
+BETWEEN_S = 1.0
+SWEEP_S = 20.0  # then `clean` goes on with it
 BEING_REMOVED_S = 1.0
 BUILD = "build"
 OURS = "runner_system_failure"
@@ -70,8 +72,8 @@ class ContainerChild:
         elif self._native_stop:
             self._spawn("stop", self._container)
         else:
-            self._spawn("exec", "--user", "0:0", self._container, "sh", "-c", "kill -TERM -1")
-            system.send(self._child.pid, number)  # the program hands it on to the container's first process
+            # not through the attached program: newer ones end by the signal, and what the job still says is lost
+            self._spawn("exec", "--user", "0:0", self._container, "sh", "-c", "kill -TERM -1; kill -TERM 1")
 
     def _spawn(self, *words: str) -> None:
         """Start the program beside; the supervisor takes note of its end as of any other's."""
@@ -130,7 +132,7 @@ class ContainerManner(ShellManner):
             cut = self._running.pause(PAUSE_S, stage)
             if cut is not None:
                 return cut
-            self._in_child(lambda: sweep(self._engine, 60.0), stage)
+            self._in_child(lambda: sweep(self._engine, BETWEEN_S), stage)
         return ending
 
     def _prepare_in_child(self) -> int:
@@ -192,6 +194,8 @@ class ContainerManner(ShellManner):
 
     def _attach(self, which: str, script: str) -> ContainerChild:
         container = self._container(which)
+        if self._watch is not None:
+            self._watch.was_killed()  # before this stage
         number = system.nameless_file(encoded(script), self._lease.folder)
         try:
             command = self._engine.command("start", "--attach", "--interactive", container)
@@ -221,12 +225,22 @@ class ContainerManner(ShellManner):
         try:
             known = self._look_at(self._container(which), ending)
         except Failed as exc:
-            return Ending(stages.BROKEN, 0, exc.message, OURS) if ending.how == stages.EXITED else ending
+            message = "the container engine was stopped or restarted while the job ran: %s" % exc.message
+            return Ending(stages.BROKEN, 0, message, OURS) if ending.how == stages.EXITED else ending
         if ending.how != stages.EXITED:
             if known is not None and known["State"].get("Running"):
                 self._engine.ask("kill", self._container(which))
             return ending
-        return explain(ending, known, self._section, is_engine_gone=self._watch is not None and self._watch.is_broken)
+        return explain(ending, known, self._section, self._from_outside())
+
+    def _from_outside(self) -> str:
+        """What ended the container, when it was not the script."""
+        if self._watch is None:
+            return ""
+        was_killed = self._watch.was_killed()
+        if self._watch.is_engine_gone:
+            return "the container engine was stopped or restarted while the job ran"
+        return "the job's container was stopped from outside, by a person or with its engine" if was_killed else ""
 
     def _look_at(self, container: str, ending: Ending) -> dict | None:
         """What the engine knows of a container; one that was killed is given a moment, for it may be being removed."""
@@ -311,12 +325,13 @@ class ContainerManner(ShellManner):
             self._watch.close()
 
         def run() -> int:
-            problem = "" if self._made and remove_known(self._engine, self._section) else sweep(self._engine)
+            is_done = bool(self._made) and remove_known(self._engine, self._section)
+            problem = "" if is_done else sweep(self._engine, SWEEP_S if self._made else BETWEEN_S)
             if problem:
                 os.write(1, ("WARNING: the job's containers were not all removed: %s\n" % problem).encode())
             return 1 if problem else 0
 
-        stage = {"kind": stages.CLEANUP, "name": "cleanup", "timeout_s": SWEEP_S}
+        stage = {"kind": stages.CLEANUP, "name": "cleanup", "timeout_s": 3 * SWEEP_S}
         return self._running.wait_for(self._launcher.program(run), stage).is_good
 
 
