@@ -36,7 +36,6 @@ BY_SLUG = {
     "seal": Exit.CONFIG,
     "tls_file": Exit.CONFIG,
     "endpoint": Exit.CONFIG,
-    "label": Exit.CONFIG,
     "no_such_plugin": Exit.CONFIG,
     "store": Exit.UNREACHABLE,
     "store_unavailable": Exit.UNREACHABLE,

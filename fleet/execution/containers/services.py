@@ -114,7 +114,9 @@ def _aliases(service: str, given: Iterable[str], taken: set[str], made: Made) ->
     derived = (service.replace("/", "__"), service.replace("/", "-"))
     for alias in dict.fromkeys((*derived, *given)):
         if alias in taken:
-            made.warnings.append(f"service {service} is not reached by the alias {alias!r}: another service has that name")
+            made.warnings.append(
+                f"service {service} is not reached by the alias {alias!r}: another service has that name"
+            )
             continue
         taken.add(alias)
         found.append(alias)
