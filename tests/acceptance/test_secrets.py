@@ -7,7 +7,9 @@ import json
 import secrets
 import sqlite3
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from fleet.demo.payload import make_job
 from tests.acceptance.manager import wait_until
@@ -192,6 +194,36 @@ def test_gitlabs_own_secrets_manager(place, vault):
     assert ended.end == SUCCESS
     assert "have [MASKED]" in ended.lines
     assert 'Using "gitlab_secrets_manager" secret resolver...' in ended.lines
+
+
+def test_a_secret_of_aws_comes_by_the_plugin(gitlab, make_manager):
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    word = secrets.token_hex(12)
+    boto3.client("secretsmanager", region_name="eu-west-1", endpoint_url=url, **keys).create_secret(
+        Name="ci/db", SecretString=json.dumps({"password": word})
+    )
+    manager = make_manager(idle=1)
+    manager.environment = {name.upper(): value for name, value in keys.items()} | {"AWS_ENDPOINT_URL": url}
+    manager.start()
+    secret = {"secret_id": "ci/$NAME", "field": "password", "server": {"region": "eu-west-1"}}
+    job = gitlab.enqueue(
+        make_job(
+            script=['echo "have $(cat $DB)"'],
+            variables={"NAME": "db"},
+            secrets={"DB": {"aws_secrets_manager": secret}},
+        )
+    )
+    (view,) = gitlab.wait_for(job, timeout=60)
+    server.stop()
+    ended = ended_of(gitlab, view)
+    assert ended.end == SUCCESS
+    assert "have [MASKED]" in ended.lines
+    assert 'Using "aws_secrets_manager" secret resolver...' in ended.lines
+    assert word.encode() not in everything(manager)
+    settled(gitlab, manager)
 
 
 def test_a_cancel_while_a_vault_is_slow_ends_the_job_and_frees_its_machine(place, vault):
