@@ -14,14 +14,15 @@ import hashlib
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from fleet.execution.artifacts import PROXIES
 from fleet.execution.cleaning import clean
 from fleet.execution.facts import MachineFacts, RunnerFacts
 from fleet.execution.flags import as_bool
 from fleet.execution.layout import project_path
-from fleet.execution.timeouts import attempts
+from fleet.execution.timeouts import attempts, parse_duration_s
 from fleet.execution.variables import Variables
 from fleet.gitlab.payload import Cache, JobPayload
 
@@ -81,6 +82,8 @@ class CachePlan:
         root: the cache directory on the machine, of all projects.
         attempts: to restore them.
         removes_torn: take away what an archive that could not be unpacked may have left.
+        meter_s: how often progress is told; 0 is never.
+        environment: the proxies that the job names.
     """
 
     root: str = "/"
@@ -91,6 +94,8 @@ class CachePlan:
     timeout_s: float = TIMEOUT_MIN * 60.0
     attempts: int = 1
     removes_torn: bool = False
+    meter_s: float = 0.0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +150,8 @@ def plan_of(
         timeout_s=_timeout_s(variables.get("CACHE_REQUEST_TIMEOUT"), warnings),
         attempts=attempts(variables.get("RESTORE_CACHE_ATTEMPTS")),
         removes_torn=flags["FF_CLEAN_UP_FAILED_CACHE_EXTRACT"],
+        meter_s=max(0.0, parse_duration_s(variables.get("TRANSFER_METER_FREQUENCY").strip() or "0") or 0.0),
+        environment={name: value for name in PROXIES if (value := variables.get(name))},
         warnings=tuple(warnings),  # after all that may add to them
     )
 
@@ -212,7 +219,7 @@ def archive_transfer(plan: CachePlan, project: str, on: str, max_bytes: int) -> 
 def _transfer(plan: CachePlan, do: str, project: str, items: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "do": do, "root": project, "folder": plan.root, "items": items, "format": plan.form, "level": plan.level,
-        "timeout_s": plan.timeout_s, "notes": [],
+        "timeout_s": plan.timeout_s, "meter_s": plan.meter_s, "environment": dict(plan.environment), "notes": [],
     }  # fmt: skip
 
 

@@ -69,7 +69,8 @@ def test_only_what_works_is_advertised_in_gitlabs_words() -> None:
         assert features_of(executor) <= set(FEATURES)
         assert {"refspecs", "masking", "cancel_gracefully", "return_exit_code", "shared"} <= features_of(executor)
         assert features_of(executor) >= {"artifacts", "artifacts_exclude", "upload_multiple_artifacts"}
-        assert not features_of(executor) & {"cache", "services", "image"}
+        assert features_of(executor) >= {"cache", "fallback_cache_keys"}
+        assert not features_of(executor) & {"services", "image"}
     for executor in ("docker", "docker-autoscaler", "docker-ssh"):
         assert features_of(executor) == features_of("instance") | CONTAINERS
         assert set(FEATURES) >= CONTAINERS
