@@ -1,7 +1,8 @@
 """What a case of the conformance pipeline says: a behaviour, the jobs that show it, and what must become of them.
 
 Cases are data. Texts may hold `@url@` (the pretend GitLab), `@project@` (this case's own project), `@secret@` (a word
-made up for this case), `@image/NAME@` (an image of `tests.docker.images`) and what else `World.words` knows.
+made up for this case), `@image/NAME@` (an image of `tests.docker.images`), `@dependency/N@` (the artifacts of this
+case's N-th job) and what else `World.words` knows.
 """
 
 from __future__ import annotations

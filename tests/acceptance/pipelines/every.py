@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from tests.acceptance.pipelines import containers, ends, inputs, log, scripts, services, sources, variables
+from tests.acceptance.pipelines import (
+    artifacts,
+    caches,
+    containers,
+    elsewhere,
+    ends,
+    inputs,
+    log,
+    payload,
+    scripts,
+    services,
+    sources,
+    variables,
+)
 from tests.acceptance.pipelines.case import BOTH, Case
 
 RUN_ON = BOTH  # whose jobs are run; of any other executor nothing is shown yet
@@ -13,6 +26,10 @@ CASES: tuple[Case, ...] = (
     *variables.CASES,
     *log.CASES,
     *inputs.CASES,
+    *payload.CASES,
     *containers.CASES,
     *services.CASES,
+    *caches.CASES,
+    *artifacts.CASES,
+    *elsewhere.CASES,
 )

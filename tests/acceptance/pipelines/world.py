@@ -27,6 +27,7 @@ from tests.docker.images import PREFIX, RECIPES, image
 from tests.docker.registry import Front, Registry, running_front
 
 SLOTS = 10
+DEPENDENCY = re.compile(r"@dependency/(\d+)@")
 IMAGE, PUSHED = re.compile("@image/([a-z]+)@"), re.compile("@pushed/([a-z]+)@")
 HOOK = "echo {} of the runner"
 ENTRIES: Mapping[str, str] = {
@@ -136,6 +137,7 @@ class World:
     front: Front | None = None
     secrets: dict[str, str] = field(default_factory=dict)
     pushes: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, list[int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def left_over(self) -> dict[str, list[str]]:
@@ -170,6 +172,8 @@ class World:
     def fill(self, case: Case, value: Any) -> Any:
         """The same with its words put in, whatever it is made of."""
         if isinstance(value, str):
+            if earlier := DEPENDENCY.fullmatch(value):
+                return self.gitlab.dependency(self.numbers[case.id][int(earlier[1]) - 1], name="earlier")
             found = self._credentials(value)
             return self._filled(case, value) if found is None else found
         if isinstance(value, Mapping):
