@@ -31,6 +31,7 @@ from fleet.model.lifecycle import InstanceState
 from fleet.model.policy import Policy, PoolLimits
 from fleet.model.snapshot import InstanceView, PoolSnapshot, WaitingJob
 from fleet.planning.planner import plan
+from tests import bench_artifacts
 from tests.acceptance.manager import Manager, wait_until
 
 ROUNDS = 5
@@ -56,6 +57,7 @@ AIMS = {
     "plan() 10k instances, 10k jobs ms": 250,
     "plan() growth 1k to 100k": None,
     "followed again after kill -9, p99 s": 5,
+    **bench_artifacts.AIMS,
 }
 PRINTER = (
     "import os,sys,time\n"
@@ -321,6 +323,7 @@ def measures(rounds: int) -> dict[str, Callable[[], dict[str, float]]]:
     return {
         "plan": lambda: planning(rounds),
         "latency": lambda: latency(rounds),
+        "artifacts": lambda: bench_artifacts.uploads(rounds),
         "throughput": lambda: throughput(rounds),
         "silent": lambda: silent(200, rounds),
         "loud": lambda: loud(200, machines=20, capacity=10, name="200 loud jobs", rounds=rounds),
