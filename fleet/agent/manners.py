@@ -33,7 +33,8 @@ class ShellManner:
         """Make the job's folders and files."""
         folder = self._job["cwd"]
         directories = self._job.get("directories") or []
-        for path in [folder, *(directory["path"] for directory in directories)]:
+        caches = [stage["transfer"].get("folder") for stage in self._job["stages"] if stage.get("transfer")]
+        for path in [folder, *(directory["path"] for directory in directories), *filter(None, caches)]:
             try:
                 jobfiles.grant_folder(path, self._identity)
             except OSError:  # the user's own attempt tells what is wrong
@@ -52,8 +53,9 @@ class ShellManner:
         finally:
             os.close(number)
 
-    def enter(self, stage: dict) -> None:
-        """In a forked child: go where a transfer of this stage finds the job's files."""
+    def enter(self, stage: dict):  # noqa: ARG002  one shape
+        """In a forked child: go where a transfer of this stage finds the job's files; or a tree of them."""
+        return None  # noqa: RET501  other manners have one
 
     def judge(self, stage: dict, ending: Ending) -> Ending:  # noqa: ARG002  one shape
         """How a stage really ended."""

@@ -58,13 +58,14 @@ class Supervisor:
         self._holds = uses.Holds(lease.home)
         self._progress = stages.Progress()
         self._desk = None
+        self._adopts = False
         self._transfers = loaded_transfers(job)
         self._terminals = TerminalDesk(lease, self._pump, self._teller.tell, self._manner)
         self._control.on_read(self._terminals.look)
 
     def run(self) -> None:
         """All of the job; the result is written when this returns."""
-        system.adopt_orphans()
+        self._adopts = system.adopt_orphans()
         self._group.leave_session()
         self._group.make()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -156,8 +157,8 @@ class Supervisor:
 
         def transfer() -> int:
             os.environ.update(environment)  # over the machine's own, which names its proxies
-            self._manner.enter(stage)
-            return self._transfers.run(stage["transfer"])
+            tree = self._manner.enter(stage)
+            return self._transfers.run(stage["transfer"], tree)
 
         return self._running.wait_for(self._launcher.program(transfer, extra), stage)
 
@@ -249,7 +250,7 @@ class Supervisor:
         self._state.update(
             state="exited",
             result=result,
-            is_clean=is_clean,
+            is_clean=is_clean and self._adopts,  # else `clean` looks for what left us by its environment
             log_bytes=self._trace.log.size,
             crc32=self._trace.log.crc32,
         )
