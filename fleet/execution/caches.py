@@ -80,6 +80,7 @@ class CachePlan:
 
     Attributes:
         root: the cache directory on the machine, of all projects.
+        protected: to be kept apart from those of unprotected refs.
         attempts: to restore them.
         removes_torn: take away what an archive that could not be unpacked may have left.
         meter_s: how often progress is told; 0 is never.
@@ -87,6 +88,7 @@ class CachePlan:
     """
 
     root: str = "/"
+    protected: bool = False
     items: tuple[CacheItem, ...] = ()
     warnings: tuple[str, ...] = ()
     form: str = "zip"
@@ -144,6 +146,7 @@ def plan_of(
         return CachePlan(warnings=tuple(warnings))
     return CachePlan(
         root=cache_root(runner, machine),
+        protected=has_protected_caches(payload, items),
         items=items,
         form=_word(variables, "CACHE_COMPRESSION_FORMAT", FORMATS, "zip", warnings),
         level=_word(variables, "CACHE_COMPRESSION_LEVEL", LEVELS, "default", warnings),
@@ -218,8 +221,9 @@ def archive_transfer(plan: CachePlan, project: str, on: str, max_bytes: int) -> 
 
 def _transfer(plan: CachePlan, do: str, project: str, items: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "do": do, "root": project, "folder": plan.root, "items": items, "format": plan.form, "level": plan.level,
-        "timeout_s": plan.timeout_s, "meter_s": plan.meter_s, "environment": dict(plan.environment), "notes": [],
+        "do": do, "root": project, "folder": plan.root, "protected": plan.protected, "items": items,
+        "format": plan.form, "level": plan.level, "timeout_s": plan.timeout_s, "meter_s": plan.meter_s,
+        "environment": dict(plan.environment), "notes": [],
     }  # fmt: skip
 
 

@@ -18,34 +18,23 @@ from .speech import say, size, warn
 from .store import ABSENT, FAILED, GOT, NOT_NEWER, Store, said
 from .tree import TreeError
 
+OWN_FOLDER = ".fleet-caches"
 LARGEST_UPLOAD_BYTES = 5 * 1024**3  # of one request, at every store
 
 
 def restore(transfer: dict, tree) -> int:
     """All caches of the job; 1 when it is worth to try again and the transfer wants to hear of it."""
-    with tree_closed(tree):
-        work = Work(transfer, tree)
-        results = [work.restore(item) for item in transfer["items"]]
+    work = Work(transfer, tree)
+    results = [work.restore(item) for item in transfer["items"]]
     return 1 if not all(results) and transfer.get("is_told") else 0
 
 
 def save(transfer: dict, tree) -> int:
     """All caches of the job."""
-    with tree_closed(tree):
-        work = Work(transfer, tree)
-        for item in transfer["items"]:
-            work.save(item)
+    work = Work(transfer, tree)
+    for item in transfer["items"]:
+        work.save(item)
     return 0
-
-
-@contextlib.contextmanager
-def tree_closed(tree):
-    """The tree is closed at the end, though nothing was made in it."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(TreeError, OSError):
-            tree.close()
 
 
 class Work:
@@ -59,6 +48,18 @@ class Work:
         for note in transfer.get("notes") or []:
             warn(note)
 
+    def _shelf(self, key: dict) -> Shelf:
+        """Where the archive lies: in the cache directory, or beside it where only containers see that one.
+
+        Then the job's files are copies (`tree`), and archives stay in this user's home, which no job can reach.
+        """
+        folder, local = self._transfer["folder"], key["local"]
+        if self._tree.root == self._transfer["root"]:
+            return Shelf(folder, local)
+        kind = "protected" if self._transfer.get("protected") else "open"
+        own = os.path.join(os.path.expanduser("~"), OWN_FOLDER, kind, folder.strip("/"))
+        return Shelf(own, os.path.join(own, os.path.relpath(local, folder)))
+
     # restoring
 
     def restore(self, item: dict) -> bool:
@@ -67,7 +68,7 @@ class Work:
         for key in item["keys"]:
             say("Looking for cache %s..." % key["name"])
             try:
-                with Shelf(self._transfer["folder"], key["local"]) as shelf:
+                with self._shelf(key) as shelf:
                     came = self._restore_key(item, key, shelf)
             except OSError as exc:
                 warn("the cache %s was not restored: %s" % (key["name"], said(exc)))
@@ -144,7 +145,7 @@ class Work:
             warn("no file matches: the cache %s is not saved" % key["name"])
             return
         try:
-            with Shelf(self._transfer["folder"], key["local"]) as shelf, shelf.anew() as draft:
+            with self._shelf(key) as shelf, shelf.anew() as draft:
                 shelf.sweep()
                 archive.write(self._transfer["format"], self._tree.read(entries), draft.file, self._transfer["level"])
                 length = draft.put()

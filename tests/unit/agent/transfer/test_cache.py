@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from fleet.agent.transfer import cache, run, store
+from fleet.agent.transfer.tree import LocalTree
 
 
 class MoodyStore:
@@ -92,13 +93,14 @@ class Job:
             "put": signed, "ask": None, **changes,
         }  # fmt: skip
 
-    def do(self, verb: str, *keys, paths=("deps",), **changes) -> int:
+    def do(self, verb: str, *keys, paths=("deps",), tree=None, **changes) -> int:
         return run(
             {
                 "do": verb, "root": str(self.project), "folder": str(self.folder), "format": "zip", "level": "default",
                 "items": [{"paths": list(paths), "keys": list(keys) or [self.key()]}], "timeout_s": 20, "notes": [],
                 "removes_torn": False, "is_told": True, **changes,
-            }
+            },
+            tree,
         )  # fmt: skip
 
     def fill(self, text: str = "kept") -> None:
@@ -241,6 +243,21 @@ def test_an_unanswered_question_goes_without_the_store(job, moody, monkeypatch, 
     assert job.local.exists()
     assert moody.asked == []
     assert "no manager answered" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_where_the_cache_directory_is_in_containers_only_archives_lie_in_the_users_home(
+    job, tmp_path, monkeypatch, protected
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    job.fill()
+    assert (
+        job.do("archive_cache", root="/builds/of/containers", tree=LocalTree(str(job.project)), protected=protected)
+        == 0
+    )
+    (archive,) = (tmp_path / "home" / ".fleet-caches").rglob("cache.zip")
+    assert archive.relative_to(tmp_path / "home/.fleet-caches").parts[0] == ("protected" if protected else "open")
+    assert not job.local.exists()
 
 
 def test_the_notes_of_the_manager_are_told(job, capfd):
