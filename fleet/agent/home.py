@@ -74,6 +74,15 @@ def read_json(path: str) -> dict:
     return value if isinstance(value, dict) else {}
 
 
+def read_text(path: str) -> str:
+    """The text of a small file, or nothing."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def settle(folder: str) -> None:
     """Make the names in a folder durable."""
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,6 +1,7 @@
-"""What differs between operating systems: processes, detaching, nameless files, kinds of waiting. Linux now.
+"""What differs between operating systems: processes, detaching, nameless files, kinds of waiting.
 
-Rule: nothing here knows of jobs or frames, and nothing elsewhere asks which system it runs on. A feature that a machine
+Rule: nothing here knows of jobs or frames, and nothing elsewhere asks which system it runs on. What is alike on all
+systems stands here; what is not, in one small file per system with the same functions (`OWN`). A feature that a machine
 lacks (no /proc, no ctypes, an old kernel) is answered with None or an empty list, and the caller has another way.
 """
 
@@ -12,78 +13,43 @@ import gc
 import os
 import signal
 import sys
+import termios
 import time
 
-try:
-    import ctypes
-except ImportError:  # a minimal Python has none
-    ctypes = None
+from .home import read_text  # noqa: F401  others take it from this doorway
 
-PR_SET_CHILD_SUBREAPER = 36
-PIDFD_OPEN = 434
+if sys.platform == "darwin":
+    from . import system_darwin as own
+else:
+    from . import system_linux as own
+
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 256 * 1024
-FIONREAD = 0x541B
 MEMORY_FILE_FLAGS = 1  # close on exec
-STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+OWN = (
+    "STANDARD_PATH", "adopt_orphans", "all_processes", "boot_id", "descendants", "has_children", "processes_with",
+    "session_members", "start_time", "watch",
+)  # fmt: skip
+STANDARD_PATH = own.STANDARD_PATH
+adopt_orphans = own.adopt_orphans  # become the parent of every descendant whose parent ends; False: that cannot be
+all_processes = own.all_processes  # the numbers of all processes
+descendants = own.descendants  # all processes below one, as far as they are not zombies
+has_children = own.has_children  # whether a process has children; True where nobody can tell quickly
+processes_with = own.processes_with  # those whose environment has a variable, save this one
+session_members = own.session_members  # the processes below this one that are in a session
+start_time = own.start_time  # when a process started, in a number of the system's; 0: none, or a zombie
+watch = own.watch  # a descriptor that becomes readable at a process's end; None: ask `is_alive` now and then
 
 
 def boot_id() -> str:
     """What names this run of the machine; FLEET_BOOT_ID where a machine is a process."""
-    named = os.environ.get("FLEET_BOOT_ID")
-    return named or read_text("/proc/sys/kernel/random/boot_id").strip() or "unknown"
-
-
-def read_text(path: str) -> str:
-    """The text of a small file, or nothing."""
-    try:
-        with open(path, "rb") as file:
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def start_time(pid: int) -> int:
-    """When a process started, in the machine's ticks; 0: there is no such process (a zombie is none)."""
-    fields = _stat_fields(pid)
-    return 0 if fields is None or fields[0] in {"Z", "X"} else int(fields[19])
+    return os.environ.get("FLEET_BOOT_ID") or own.boot_id() or "unknown"
 
 
 def is_alive(pid: int, started: int) -> bool:
     """Whether this very process still runs, and not another that got its number."""
     return pid > 0 and started > 0 and start_time(pid) == started
-
-
-def _stat_fields(pid: int) -> list | None:
-    """Fields from the third on (state, parent, ...): the second is a name that may hold blanks and brackets."""
-    text = read_text("/proc/%d/stat" % pid)
-    return text[text.rfind(")") + 2 :].split() if text else None
-
-
-def watch(pid: int) -> int | None:
-    """A file descriptor that becomes readable when the process ends; None: ask `is_alive` now and then."""
-    opener = getattr(os, "pidfd_open", None)
-    try:
-        if opener is not None:
-            return opener(pid)
-        number = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_OPEN, pid, 0) if ctypes else -1
-    except (OSError, AttributeError):
-        return None
-    if number < 0:
-        return None
-    os.set_inheritable(number, False)
-    return number
-
-
-def adopt_orphans() -> bool:
-    """Become the parent of every descendant whose own parent ends."""
-    if ctypes is None:
-        return False
-    try:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-    except (OSError, AttributeError):
-        return False
-    return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
 def detach(run, keep: tuple) -> None:
@@ -159,60 +125,7 @@ def big_pipe() -> tuple:
 
 def waiting_bytes(number: int) -> int:
     """How many bytes can be read from a pipe right now."""
-    return int.from_bytes(fcntl.ioctl(number, FIONREAD, b"\0\0\0\0"), sys.byteorder)
-
-
-def descendants(root: int) -> list:
-    """All processes below one, as far as they are not zombies."""
-    parents = {}
-    for pid in all_processes():
-        fields = _stat_fields(pid)
-        if fields is not None and fields[0] not in {"Z", "X"}:
-            parents.setdefault(int(fields[1]), []).append(pid)
-    found, queue = [], [root]
-    while queue:
-        children = parents.get(queue.pop(), [])
-        found += children
-        queue += children
-    return found
-
-
-def session_members(leader: int) -> list:
-    """The processes below this one that are in a session, as far as they are not zombies."""
-    found = []
-    for pid in descendants(os.getpid()):
-        fields = _stat_fields(pid)
-        if fields is not None and fields[0] not in {"Z", "X"} and int(fields[3]) == leader:
-            found.append(pid)
-    return found
-
-def has_children(pid: int) -> bool:
-    """Whether a process has children; True where the kernel does not say."""
-    path = "/proc/%d/task/%d/children" % (pid, pid)
-    return bool(read_text(path).strip()) if os.path.exists(path) else True
-
-
-def all_processes() -> list:
-    """The numbers of all processes of the machine."""
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return []
-
-
-def processes_with(variable: str, value: str) -> list:
-    """Processes whose environment says so, save this one."""
-    wanted = ("%s=%s" % (variable, value)).encode()
-    found = []
-    for pid in all_processes():
-        try:
-            with open("/proc/%d/environ" % pid, "rb") as file:
-                environment = file.read()
-        except OSError:
-            continue
-        if pid != os.getpid() and wanted in environment.split(b"\0"):
-            found.append(pid)
-    return found
+    return int.from_bytes(fcntl.ioctl(number, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
 
 
 def send(pid: int, number: int) -> None:

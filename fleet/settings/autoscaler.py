@@ -64,7 +64,7 @@ class ConnectorTable(Section):
     """`[runners.autoscaler.connector_config]`: how a machine is reached; beats what the plugin says."""
 
     os: Text = None
-    """Operating system of the machines."""
+    """Operating system of the machines: `linux`, or `darwin` for macOS."""
     arch: Text = None
     """Processor of the machines."""
     protocol: Text = None

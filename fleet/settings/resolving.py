@@ -21,6 +21,8 @@ from fleet.settings.pools import HOST_POOL, PoolKeys, PoolKind, PoolSettings, ba
 from fleet.settings.positions import Path
 from fleet.settings.runner import SshTable
 
+SYSTEMS = ("linux", "darwin")  # those that the agent runs on
+
 
 @dataclass(slots=True, kw_only=True)
 class Definition:
@@ -220,8 +222,9 @@ def _check_connector(made: Definition, around: Around) -> None:
     protocol, system = connector.protocol, connector.os
     if protocol not in {None, "ssh"}:
         made.stop(around.findings, ("connector_config", "protocol"), f"{protocol!r} is not supported: use ssh")
-    if system is not None and system.lower() != "linux":
-        made.stop(around.findings, ("connector_config", "os"), f"{system!r} is not supported: machines must run linux")
+    if system is not None and system.lower() not in SYSTEMS:
+        why = f"{system!r} is not supported: the agent runs on {' and '.join(SYSTEMS)}"
+        made.stop(around.findings, ("connector_config", "os"), why)
     is_ssh = made.path[-1] == "ssh"
     files: tuple[tuple[Path, str | None], ...] = (
         (("identity_file",) if is_ssh else ("connector_config", "key_path"), connector.key_path),

@@ -275,7 +275,8 @@ def test_unsupported_protocol_stops_every_runner_of_the_pool(load_text, protocol
 def test_unsupported_shell_and_system_stop_the_entry(load_text):
     assert "use bash, sh, pwsh or powershell" in stops(load_text(RUNNER + '  shell = "cmd"\n' + POOL))[0]
     text = RUNNER + POOL + '    [runners.autoscaler.connector_config]\n      os = "windows"\n'
-    assert "machines must run linux" in stops(load_text(text))[0]
+    assert "'windows' is not supported: the agent runs on linux and darwin" in stops(load_text(text))[0]
+    assert stops(load_text(text.replace("windows", "darwin"))) == []
 
 
 def test_undefined_variable_and_missing_token_stop_the_entry(load_text):
