@@ -16,8 +16,8 @@ import zlib
 
 from .speech import warn
 from .tree import FILE, FOLDER, LINK, PIECE_BYTES, TreeError
-from .zipping import DEFLATED, ZipWriter
-from .zstandard import Packer, PiecePacker
+from .zipping import Deflate, ZipWriter
+from .zstandard import Packer, ZipPacking
 
 FORMATS = ("zip", "gzip", "raw", "tarzstd", "zipzstd")
 SUFFIXES = {"zip": ".zip", "zipzstd": ".zip", "gzip": ".gz", "tarzstd": ".tar.zst", "raw": ""}
@@ -33,9 +33,9 @@ def file_name(name: str, form: str) -> str:
 def write(form: str, contents, sink, level: str = "default") -> None:
     """All of `contents`, pairs of an entry and a reader, as an archive; TreeError for what the format cannot hold."""
     if form == "zip":
-        _write_zip(_present(contents), sink, lambda: Deflater(LEVELS[level]))
+        _write_zip(_present(contents), sink, Deflate(LEVELS[level]))
     elif form == "zipzstd":
-        _write_zip(_present(contents), sink, lambda: PiecePacker(level))
+        _write_zip(_present(contents), sink, ZipPacking(level))
     elif form == "tarzstd":
         _write_tar_zstd(_present(contents), sink, level)
     elif form == "gzip":
@@ -45,17 +45,6 @@ def write(form: str, contents, sink, level: str = "default") -> None:
         _write_raw(_files(contents, "raw"), sink)
     else:
         raise TreeError("the format %r is not known: use one of %s" % (form, ", ".join(FORMATS)))
-
-
-class Deflater:
-    """A compressor of a zip archive's files."""
-
-    method = DEFLATED
-
-    def __init__(self, level: int) -> None:
-        packer = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
-        self.compress = packer.compress
-        self.flush = packer.flush
 
 
 def _present(contents):
@@ -76,11 +65,11 @@ def _files(contents, form: str):
             raise TreeError("%s is no regular file, and the format %s takes only such" % (entry.path, form))
 
 
-def _write_zip(contents, sink, packer) -> None:
-    writer = ZipWriter(sink, packer)
-    for entry, reader in contents:
-        writer.add(entry, reader)
-    writer.close()
+def _write_zip(contents, sink, packing) -> None:
+    with ZipWriter(sink, packing) as writer:
+        for entry, reader in contents:
+            writer.add(entry, reader)
+        writer.close()
 
 
 def _write_member(entry, reader, sink, level: int) -> None:
@@ -91,7 +80,7 @@ def _write_member(entry, reader, sink, level: int) -> None:
         name = b""
     seconds = int(min(max(entry.mtime, 0), 0xFFFFFFFF))
     sink.write(struct.pack("<BBBBIBB", 0x1F, 0x8B, 8, 8 if name else 0, seconds, 0, 3) + name)
-    packer, checksum, size = Deflater(level), 0, 0
+    packer, checksum, size = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9), 0, 0
     for piece in _pieces(reader, entry.size):
         checksum, size = zlib.crc32(piece, checksum), size + len(piece)
         _pass(sink, packer.compress(piece))

@@ -1,15 +1,20 @@
 """Writes a zip archive to something that can only be written to, in one pass.
 
-Rule: memory holds one piece of one file and the directory that ends the archive. A small file is read whole, so its
-sizes stand before it; a larger one is followed by them. A file that grows meanwhile is cut where it was long when it
-was opened. Owners are not kept; modes, times to the second, and links are.
+Rule: memory holds a few pieces of files and the directory that ends the archive. Pieces are packed by all processors
+and written in their order, so that equal files give equal bytes. A small file is read whole, so its sizes stand before
+it; a larger one is followed by them. A file that grows meanwhile is cut where it was long when it was opened. Owners
+are not kept; modes, times to the second, and links are.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import struct
 import time
 import zlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 from .tree import FILE, FOLDER, LINK, PIECE_BYTES
 
@@ -19,20 +24,71 @@ LIMIT = 0xFFFFFFFF
 UNIX = 3 << 8
 UTF_8, SIZES_FOLLOW = 0x800, 0x8
 SMALLEST = 64  # shorter files are not worth compressing
+SMALL = 4096  # shorter files are packed sooner than another thread hears of them
+MOST_WORKERS = 8
+WINDOW = 1 << 15  # how far back Deflate looks
+END_OF_DEFLATE = b"\x03\x00"  # an empty last block
 TYPES = {FILE: 0o100000, FOLDER: 0o040000, LINK: 0o120000}
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
 _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
 
 
-class ZipWriter:
-    """`packer` makes compressors: objects with `compress` and `flush`, and `method`."""
+class Deflate:
+    """Packs pieces, each by itself: it is told what stood before it, and so they may be packed at once."""
 
-    def __init__(self, sink, packer) -> None:
+    method = DEFLATED
+    is_parallel = True
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+
+    def whole(self, data: bytes) -> bytes:
+        """All of a small file."""
+        packer = zlib.compressobj(self._level, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
+        return packer.compress(data) + packer.flush()
+
+    def piece(self, data: bytes, before: bytes) -> bytes:
+        """A piece of a larger one."""
+        packer = zlib.compressobj(self._level, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, before)
+        return packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+    def begin(self) -> None:
+        """A larger file begins."""
+
+    def end(self) -> bytes:
+        """It is over."""
+        return END_OF_DEFLATE
+
+
+class Done:
+    """What needs no other thread."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def result(self) -> bytes:
+        """It."""
+        return self._value
+
+
+class ZipWriter:
+    """`packing` is `Deflate`, or another one whose pieces must be packed one after the other. Use it with `with`."""
+
+    def __init__(self, sink, packing) -> None:
         self._sink = sink
-        self._packer = packer
+        self._packing = packing
         self._at = 0
-        self._count = 0
         self._central = []
+        workers = min(MOST_WORKERS, processors())
+        self._pool = ThreadPoolExecutor(workers)
+        self._most_waiting = 2 * workers + 2
+        self._waiting = deque()
+
+    def __enter__(self) -> ZipWriter:  # noqa: PYI034  Python 3.8 has no Self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
     def add(self, entry, reader) -> None:
         """One entry; `reader` for a file only."""
@@ -47,11 +103,13 @@ class ZipWriter:
 
     def close(self) -> None:
         """The directory; nothing may follow."""
+        while self._waiting:
+            self._settle()
         begin, size = self._at, 0
         for record in self._central:
             self._write(record)
             size += len(record)
-        count = self._count
+        count = len(self._central)
         if count >= 0xFFFF or begin + size >= LIMIT:
             where = self._at
             self._write(struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, UNIX | 45, 45, 0, 0, count, count, size, begin))
@@ -60,42 +118,81 @@ class ZipWriter:
         self._write(struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, count, count, size, begin, 0))
 
     def _add_whole(self, entry, data: bytes, path: str) -> None:
-        checksum, size, method = zlib.crc32(data), len(data), STORED
-        if size >= SMALLEST and entry.kind == FILE:
-            packer = self._packer()
-            packed = packer.compress(data) + packer.flush()
-            if len(packed) < size:
-                data, method = packed, packer.method
-        header = Header(entry, path, method, self._at)
-        self._write(header.local(checksum, len(data), size))
-        self._write(data)
-        self._list(header.central(checksum, len(data), size))
+        def written(packed: bytes) -> None:
+            method = self._packing.method if len(packed) < len(data) else STORED
+            content = data if method == STORED else packed
+            header, checksum = Header(entry, path, method, self._at), zlib.crc32(data)
+            self._write(header.local(checksum, len(content), len(data)))
+            self._write(content)
+            self._central.append(header.central(checksum, len(content), len(data)))
+
+        if len(data) < SMALLEST or entry.kind != FILE:
+            self._then(Done(data), written)
+        else:
+            self._pack(functools.partial(self._packing.whole, data), len(data), written)
 
     def _add_pieces(self, entry, reader) -> None:
-        packer = self._packer()
-        header = Header(entry, entry.path, packer.method, self._at, follow=True, wide=entry.size >= LARGE)
-        self._write(header.local(0, 0, 0))
-        begin, checksum, left = self._at, 0, entry.size
+        writing = Writing()
+        self._then(Done(b""), functools.partial(self._begin, entry, writing))
+        self._packing.begin()
+        checksum, left, before = 0, entry.size, b""
         while left:
             piece = reader.read(min(left, PIECE_BYTES))
             if not piece:
                 break
             left -= len(piece)
             checksum = zlib.crc32(piece, checksum)
-            self._write(packer.compress(piece))
-        self._write(packer.flush())
-        packed, size = self._at - begin, entry.size - left
-        self._write(header.following(checksum, packed, size))
-        self._list(header.central(checksum, packed, size))
+            self._pack(functools.partial(self._packing.piece, piece, before), len(piece), self._write)
+            before = piece[-WINDOW:]
+        self._then(Done(self._packing.end()), self._write)
+        self._then(Done(b""), functools.partial(self._end, writing, checksum, entry.size - left))
 
-    def _list(self, record: bytes) -> None:
-        self._central.append(record)
-        self._count += 1
+    def _begin(self, entry, writing: Writing, _: bytes) -> None:
+        wide = entry.size >= LARGE
+        writing.header = Header(entry, entry.path, self._packing.method, self._at, follow=True, wide=wide)
+        self._write(writing.header.local(0, 0, 0))
+        writing.begin = self._at
+
+    def _end(self, writing: Writing, checksum: int, size: int, _: bytes) -> None:
+        packed = self._at - writing.begin
+        self._write(writing.header.following(checksum, packed, size))
+        self._central.append(writing.header.central(checksum, packed, size))
+
+    def _pack(self, work, size: int, then) -> None:
+        if size < SMALL or not self._packing.is_parallel:
+            self._then(Done(work()), then)
+        else:
+            self._then(self._pool.submit(work), then)
+
+    def _then(self, packed, then) -> None:
+        """Do something with what is packed when all before it is written."""
+        self._waiting.append((packed, then))
+        while len(self._waiting) > self._most_waiting:
+            self._settle()
+
+    def _settle(self) -> None:
+        packed, then = self._waiting.popleft()
+        then(packed.result())
 
     def _write(self, data: bytes) -> None:
         if data:
             self._sink.write(data)
             self._at += len(data)
+
+
+class Writing:
+    """A larger file while it is written."""
+
+    header = None
+    begin = 0
+
+
+def processors() -> int:
+    """How many may be used."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 class Header:

@@ -28,8 +28,6 @@ def program() -> str:
 class Packer:
     """Compresses to a sink: what is written here is compressed there. One thread moves the program's output."""
 
-    method = ZSTANDARD
-
     def __init__(self, sink, level: str) -> None:
         command = [program(), "-q", "-c", "-%d" % LEVELS[level]]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -75,25 +73,36 @@ class Packer:
         raise self._fault or TreeError("zstd failed with exit code %s" % self._process.wait())
 
 
-class PiecePacker:
-    """A compressor for one file of a zip archive."""
+class ZipPacking:
+    """Packs the files of a zip archive, one after the other, a process for each."""
 
     method = ZSTANDARD
+    is_parallel = False
 
     def __init__(self, level: str) -> None:
+        self._level = level
         self._got = []
-        self._packer = Packer(self, level)
+        self._packer = None
 
     def write(self, data: bytes) -> None:
         """The program's output, in its thread."""
         self._got.append(data)
 
-    def compress(self, data: bytes) -> bytes:
+    def whole(self, data: bytes) -> bytes:
+        """All of a small file."""
+        self.begin()
+        return self.piece(data, b"") + self.end()
+
+    def begin(self) -> None:
+        """A larger file begins."""
+        self._packer = Packer(self, self._level)
+
+    def piece(self, data: bytes, _before: bytes) -> bytes:
         """What came out so far."""
         self._packer.write(data)
         return self._take()
 
-    def flush(self) -> bytes:
+    def end(self) -> bytes:
         """The rest."""
         self._packer.close()
         return self._take()
