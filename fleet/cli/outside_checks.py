@@ -17,7 +17,7 @@ from fleet.cli.entries import client_for, info_for
 from fleet.gitlab.endpoint import Endpoint
 from fleet.gitlab.outcomes import Doubt, Refused, Verified
 from fleet.machine.keys import make_key_pair
-from fleet.machine.probe import HostReport, probe
+from fleet.machine.probe import NO_ENGINE, NO_GIT, HostReport, probe
 from fleet.machine.reach import target_for
 from fleet.model.ids import InstanceId, PoolName, RequestId
 from fleet.model.instance import Instance
@@ -25,6 +25,7 @@ from fleet.model.lifecycle import InstanceState
 from fleet.runtime.clock import Clock
 from fleet.runtime.providers import Plugins
 from fleet.sdk import FleetError, Machine, PipeEndpoint, Provider
+from fleet.settings.entries import CONTAINER_EXECUTORS
 from fleet.settings.pools import PoolSettings
 from fleet.settings.runner import RunnerSettings
 from fleet.settings.settings import Settings
@@ -110,6 +111,7 @@ def _verified(runner: RunnerSettings, system_id: str) -> Finding:
 def of_pools(settings: Settings, rows: Iterable[PoolRow], store_id: str) -> Iterator[Finding]:
     """The provider of each pool: can it be made, and does it list; then the hosts that are given."""
     plugins, known = Plugins(), {row.pool: row for row in rows}
+    containers = {each.pool for each in settings.runners if each.executor in CONTAINER_EXECUTORS}
     for pool in settings.pools:
         about = f"pool {pool.name}"
         try:
@@ -127,7 +129,17 @@ def of_pools(settings: Settings, rows: Iterable[PoolRow], store_id: str) -> Iter
         ours = sum(machine.tags.get("fleet-pool") == pool.name for machine in machines)
         yield ok(about, f"plugin {pool.plugin} answers; {ours} machines carry the pool's name")
         if pool.fixed_inventory:
-            yield from _of_hosts(pool, provider, machines, known.get(pool.name))
+            for finding in _of_hosts(pool, provider, machines, known.get(pool.name)):
+                yield _in_containers(finding) if pool.name in containers else finding
+
+
+def _in_containers(finding: Finding) -> Finding:
+    """What is missing weighs otherwise where jobs run in containers: the engine is needed, git is not."""
+    if finding.message == NO_ENGINE:
+        return fail(finding.about, f"{NO_ENGINE}: install it, or name its socket with host in [runners.docker]")
+    if finding.message == NO_GIT:
+        return warn(finding.about, "no git; sources are fetched in a container of helper_image")
+    return finding
 
 
 def _of_hosts(

@@ -15,6 +15,8 @@ from fleet.machine.target import SshTarget
 LEAST_FREE_BYTES = 1024 * 1024 * 1024
 MAX_ANSWER_BYTES = 1024 * 1024
 
+NO_GIT = "no git; jobs cannot get their sources"
+NO_ENGINE = "no Docker that this user may use; jobs cannot run in containers"
 # Each line it prints is a marker, a name and a value; a tool that is absent gives an empty value.
 _SCRIPT = r"""
 m={mark}
@@ -96,7 +98,7 @@ def judge(facts: Mapping[str, str]) -> tuple[list[str], list[str]]:
     problems = {
         f"no Python 3.8 or newer (found: {found}); install one, or name it with agent_python": not facts.get("usable"),
         f"the home directory {home} cannot be written; the agent lives there": not facts.get("writable"),
-        "no git; jobs cannot get their sources": not facts.get("git"),
+        NO_GIT: not facts.get("git"),
         "neither bash nor sh is in the PATH": not {"bash", "sh"} & set(shells),
     }
     warnings = {
@@ -107,7 +109,7 @@ def judge(facts: Mapping[str, str]) -> tuple[list[str], list[str]]:
             facts.get("uid") != "0" and not facts.get("sudo")
         ),
         "no git-lfs; files kept in LFS stay pointers": not facts.get("git-lfs"),
-        "no Docker that this user may use; jobs cannot run in containers": not facts.get("docker"),
+        NO_ENGINE: not facts.get("docker"),
     }
     return [text for text, is_so in problems.items() if is_so], [text for text, is_so in warnings.items() if is_so]
 
