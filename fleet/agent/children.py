@@ -84,9 +84,9 @@ class Launcher:
             os.fchown(slave, self._identity.uid, self._identity.gid)
         return self._start(run, None, terminal=slave)
 
-    def function(self, run) -> Child:
-        """Run a function as the job's user; what it raises becomes the complaint."""
-        return self._start(run, None)
+    def function(self, run, terminal: int | None = None) -> Child:
+        """Run a function as the job's user, perhaps on a terminal of its own; what it raises becomes the complaint."""
+        return self._start(run, None, terminal)
 
     def program(self, run, extra: tuple = ()) -> Child:
         """Run a function as the job's user; it returns the exit code. `extra` are descriptors that it may hand on."""

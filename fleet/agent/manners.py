@@ -77,6 +77,9 @@ class ShellManner:
         finally:
             os.close(number)
 
+    def keep(self, seconds: float) -> None:
+        """The scripts are over, and a terminal is open: what its shell runs in is to stay for so long."""
+
     def end_shell(self, name: str) -> None:
         """A terminal is closed: end what of it is not below the supervisor."""
 

@@ -195,6 +195,7 @@ class Supervisor:
         if hold_s:
             self._trace.say("A terminal is open: the job waits for it, for %s at most" % stages.duration(hold_s))
             self._pump.log_grew()
+            self._manner.keep(hold_s)
             cause = self._running.pause(
                 hold_s, {"kind": stages.PREPARE, "name": "terminal"}, wanted=lambda: self._terminals.hold_s > 0
             )

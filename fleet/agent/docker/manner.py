@@ -15,7 +15,7 @@ import signal
 import time
 
 from .. import jobfiles, stages, system
-from ..children import Child, Launcher
+from ..children import Child, Launcher, exit_code
 from ..errors import Refused
 from ..home import discard, read_json, write_json
 from ..identity import Identity
@@ -28,7 +28,7 @@ from ..trace import Trace
 from .confine import Confinement, Place, die_with_parent
 from .engine import Engine, Failed
 from .explaining import explain
-from .preparing import HOST, RESULT, create_build, create_helper, prepare
+from .preparing import HOST, RESULT, create_build, create_helper, prepare, with_profiles
 from .quoting import files_script, quote
 from .services import relay_log
 from .sweeping import remove_known, sweep
@@ -39,6 +39,7 @@ SHELL_IN_CONTAINER = """cd "$CI_PROJECT_DIR" 2>/dev/null
 command -v bash >/dev/null 2>&1 && exec bash -i
 exec sh -i"""
 ATTEMPTS, PAUSE_S = 3, 3.0
+LOOK_S = 0.5
 BETWEEN_S = 1.0
 SWEEP_S = 20.0  # then `clean` goes on with it
 BEING_REMOVED_S = 1.0
@@ -284,7 +285,7 @@ class ContainerManner(ShellManner):
         self._trace.warn("%s: %s. It is made anew, and the stage begins again" % (stage["name"], ending.message))
         try:
             if stage.get("where") == BUILD:
-                create_build(self._engine, self._section, self._made["image"])
+                create_build(self._engine, with_profiles(self._section, self._lease.folder), self._made["image"])
             else:
                 create_helper(self._engine, self._section, self._made["helper_image"])
         except Failed:
@@ -303,11 +304,29 @@ class ContainerManner(ShellManner):
         told = ["%s=%s" % (key, environment[key]) for key in ("TERM", "CI_JOB_STATUS", TERMINAL)]
         words = [word for each in told for word in ("--env", each)]
         command = self._engine.command("exec", "-it", *words, container, "sh", "-c", SHELL_IN_CONTAINER)
-        number = system.nameless_file(b"", self._lease.folder)
+        return self._launcher.function(lambda: self._stay(container, command), terminal=slave)
+
+    def _stay(self, container: str, command: list) -> None:
+        """In a child on the terminal: a shell in the container, and another when a later stage has started it again."""
+        while True:
+            pid = os.posix_spawn(command[0], command, self._engine.environment())
+            code = exit_code(os.waitpid(pid, 0)[1])
+            if self._runs(container):
+                os._exit(code)
+            os.write(1, b"\r\nThe step is over. A new shell follows when the container runs again; Ctrl-C leaves.\r\n")
+            while not self._runs(container):
+                time.sleep(LOOK_S)
+
+    def _runs(self, container: str) -> bool:
         try:
-            return self._launcher.on_terminal(command, number, self._engine.environment(), "/", slave)
-        finally:
-            os.close(number)
+            known = self._engine.inspect("container", container)
+        except Failed:
+            return False
+        return known is not None and bool(known["State"].get("Running"))
+
+    def keep(self, seconds: float) -> None:
+        """The scripts are over, and a terminal is open: its container is to run for so long."""
+        self._attach(BUILD, "exec sleep %d\n" % seconds)
 
     def end_shell(self, name: str) -> None:
         """What was started in the container does not end with the program that is attached to it."""
