@@ -2,14 +2,17 @@
 
 Each script leaves its job id in a file outside of fleet, once for every time that it was run. Lines on standard output
 begin with `@`, lines on standard error with `!`; everything else in a trace is the runner's own frame around them.
+Some jobs leave artifacts and caches, and in containers some have a service beside them.
 """
 
 from __future__ import annotations
 
 import collections
+import io
 import pathlib
 import random
 import re
+import zipfile
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +21,7 @@ from fleet.demo.jobs import JobView
 from fleet.demo.logview import output_lines
 from fleet.demo.payload import make_job
 
-NAMES = re.compile(r"Instance i-\S+|system ID: \S+")
+NAMES = re.compile(r"Instance i-\S+|system ID: \S+|correlation_id=\S+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +35,18 @@ class Known:
     state: str = "success"
     reason: str = ""
     exit_code: int = 0
+    artifact: str = field(default="", repr=False)
 
 
 class Jobs:
     """Makes known jobs, and finds out what went wrong with them."""
 
-    def __init__(self, evidence: pathlib.Path, rng: random.Random) -> None:
+    def __init__(self, evidence: pathlib.Path, rng: random.Random, *, service: str = "") -> None:
+        """`service`: an image with a web server, where jobs run in containers."""
         self._evidence = evidence
         self._rng = rng
+        self._service = service
+        self._kinds = (*KINDS, "served", "served") if service else KINDS
         evidence.touch()
 
     def make(self, kind: str, seconds: float) -> Known:
@@ -50,12 +57,13 @@ class Jobs:
 
     def random(self, *, longest_s: float = 12.0) -> Known:
         """A job of any kind that runs for at most about so long."""
-        return self.make(self._rng.choice(KINDS), self._rng.uniform(0.3, 1.0) * longest_s)
+        return self.make(self._rng.choice(self._kinds), self._rng.uniform(0.3, 1.0) * longest_s)
 
     def _known(self, kind: str, lines: list[str], output: list[str], **more: Any) -> Known:
         after = more.pop("after_script", None)
+        beside = more.pop("payload", {})
         script = [f'echo "$CI_JOB_ID" >> {self._evidence}', *lines]
-        payload = make_job(script=script, after_script=after, name=kind)
+        payload = make_job(script=script, after_script=after, name=kind, **beside)
         return Known(kind=kind, payload=payload, output=tuple(output), **more)
 
     def _slow(self, seconds: float) -> Known:
@@ -108,6 +116,24 @@ class Jobs:
         errors = tuple(f"!err {n}" for n in numbers)
         return self._known("errors", [script], [f"@out {n}" for n in numbers], errors=errors)
 
+    def _stored(self, seconds: float) -> Known:
+        lines = self._rng.randint(1000, 20000)
+        script = [f"mkdir -p deps; seq 1 {lines} >made.txt; cp made.txt deps/", f"sleep {seconds:.2f}", "echo @made"]
+        paths = {"paths": ["made.txt"], "untracked": False, "when": "always", "expire_in": "1 day"}
+        kept = {"paths": ["deps"], "untracked": False, "when": "always", "policy": "pull-push", "fallback_keys": []}
+        payload = {
+            "artifacts": [{"name": "", "artifact_type": "archive", "artifact_format": "zip", **paths}],
+            "cache": [{"key": f"key-{self._rng.randrange(1 << 40):x}", **kept}],
+        }
+        made = "".join(f"{n}\n" for n in range(1, lines + 1))
+        return self._known("stored", script, ["@made"], payload=payload, artifact=made)
+
+    def _served(self, seconds: float) -> Known:
+        asks = 'echo "@$(curl -sS --retry 20 --retry-connrefused --retry-delay 1 http://site:8080/)"'
+        services = [{"name": self._service, "alias": "site", "variables": [{"key": "GREETING", "value": "you"}]}]
+        script = [asks, f"sleep {seconds:.2f}", asks]
+        return self._known("served", script, ["@hello from web you"] * 2, payload={"services": services})
+
     def wrongs(self, gitlab: Controls, known: dict[int, Known]) -> list[str]:
         """Everything that is not as it must be, one line each."""
         runs = collections.Counter(self._evidence.read_text(encoding="ascii").split())
@@ -116,7 +142,7 @@ class Jobs:
         for job_id, job in known.items():
             view = gitlab.job(job_id)
             trace = gitlab.trace(job_id)
-            found = [*_wrong_end(view, job), *_wrong_output(trace, job)]
+            found = [*_wrong_end(view, job), *_wrong_output(trace, job), *_wrong_artifact(gitlab, view, job)]
             if runs[str(job_id)] != 1:
                 found.append(f"its script was run {runs[str(job_id)]} times")
             wrongs += [f"job {job_id} ({job.kind}): {each}" for each in found]
@@ -128,7 +154,7 @@ class Jobs:
         return wrongs + [f"a script of no known job was run: {each}" for each in sorted(strangers)]
 
 
-KINDS = ("slow", "slow", "burst", "failing", "after", "silent", "large", "halves", "errors")
+KINDS = ("slow", "slow", "burst", "failing", "after", "silent", "large", "halves", "errors", "stored", "stored")
 
 
 def _wrong_end(view: JobView, job: Known) -> list[str]:
@@ -147,6 +173,17 @@ def _wrong_output(trace: bytes, job: Known) -> list[str]:
     return wrong
 
 
+def _wrong_artifact(gitlab: Controls, view: JobView, job: Known) -> list[str]:
+    found = gitlab.artifacts(view.id)
+    times = sum(name == "artifact" for _, name, _ in view.events)
+    if len(found) != times or times != bool(job.artifact):
+        return [f"{times} uploads, of which {len(found)} are kept"]
+    if not found:
+        return []
+    with zipfile.ZipFile(io.BytesIO(pathlib.Path(found[0]["path"]).read_bytes())) as archive:
+        return [] if archive.read("made.txt").decode() == job.artifact else ["its artifact has another content"]
+
+
 def _first_difference(got: list[str], want: list[str]) -> str:
     for number, (one, other) in enumerate(zip(got, want, strict=False)):
         if one != other:
@@ -157,7 +194,7 @@ def _first_difference(got: list[str], want: list[str]) -> str:
 def _frame(trace: bytes) -> tuple[str, ...]:
     """What the runner itself wrote; scripts differ in numbers only, so their echo and exit codes are left out."""
     lines = [NAMES.sub("...", line) for line in output_lines(trace) if line[:1] not in {"@", "!", "$"}]
-    return tuple(re.sub(r"exit code \d+", "exit code N", line) for line in lines)
+    return tuple(re.sub(r"\d+|key-[0-9a-f]+", "N", line) for line in lines)
 
 
 def _different_frames(kind: str, seen: dict[tuple[str, ...], list[int]]) -> list[str]:

@@ -24,14 +24,23 @@ from typing import Any
 import sqlalchemy as sa
 
 from fleet.demo.gitlab import PretendGitLab
+from fleet.settings.runner import short_token
 from fleet.store.engine import open_engine
 from tests.acceptance.crash_jobs import Jobs, Known
 from tests.acceptance.manager import Manager, wait_until
+from tests.docker.engine import Engine
+from tests.docker.images import image
 
 AIMS = ("any", "any", "any", "start-up", "create", "boot", "lease", "job_received", "job_ended", "trace", "final")
 POOL_KEYS = """
   max_use_count = 9
   delete_instances_on_shutdown = true
+"""
+DOCKER_KEYS = """
+  host = "{host}"
+  image = "{image}"
+  pull_policy = "if-not-present"
+  volumes = ["/cache", "{evidence}:{evidence}"]
 """
 
 
@@ -69,10 +78,14 @@ class CrashRun:
         capacity: int = 4,
         longest_s: float = 12.0,
         aim_s: float = 4.0,
+        engine: Engine | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """With an `engine` the jobs run in containers."""
         self.rng = random.Random(seed)
         self.gitlab = gitlab
+        evidence = directory / "evidence"
+        self._engine = engine
         self.manager = Manager(
             directory / "m",
             gitlab,
@@ -82,9 +95,13 @@ class CrashRun:
             concurrent=at_once,
             pool_keys=POOL_KEYS,
             database=database,
+            executor="instance" if engine is None else "docker-autoscaler",
+            docker_keys=""
+            if engine is None
+            else DOCKER_KEYS.format(host=engine.host, image=image(engine, "full"), evidence=evidence),
         )
         self.engine = open_engine(database or f"sqlite:///{self.manager.state}/fleet.sqlite")
-        self.jobs = Jobs(directory / "evidence", self.rng)
+        self.jobs = Jobs(evidence, self.rng, service="" if engine is None else image(engine, "web"))
         self.known: dict[int, Known] = {}
         self.report = Report(seed=seed)
         self._at_once = at_once
@@ -228,6 +245,7 @@ class CrashRun:
             self.gitlab.wait_for(*self.known, timeout=patience_s)
         except TimeoutError as exc:
             self.report.wrongs.append(str(exc))
+        self._await_start()  # all may have ended at the last kill, and a signal is heard by who has begun
         code = self.manager.stop(signal.SIGQUIT, timeout=patience_s)
         if code != 0:
             self.report.wrongs.append(f"the manager ended with {code}")
@@ -264,8 +282,16 @@ class CrashRun:
         wrongs += [f"a machine is left: {path.name}" for path in self.manager.machines()]
         wrongs += [f"a spool file is left: {path.name}" for path in (self.manager.state / "spool").glob("*")]
         wrongs += [f"a process is left: {line}" for line in processes_below(self.manager.state)]
+        wrongs += [f"on the engine is left: {kind} {names}" for kind, names in self._in_containers().items() if names]
         wrongs += [f"the manager broke: {entry}" for entry in self._broken()]
         return wrongs
+
+    def _in_containers(self) -> dict[str, list[str]]:
+        """Containers and networks of this run's jobs; volumes may be kept."""
+        if self._engine is None:
+            return {}
+        found = self._engine.found(f"com.gitlab.gitlab-runner.runner.id={short_token(self.manager.runner['token'])}")
+        return {kind: names for kind, names in found.items() if kind != "volumes"}
 
     def _broken(self) -> list[str]:
         names = {"work_failed", "controller_failed", "provider_broke", "work_hung"}
