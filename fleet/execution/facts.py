@@ -41,6 +41,7 @@ class RunnerFacts:
         clean_git_config: None lets the executor and the git strategy decide.
         use_common_build_dir: set it only where a machine serves one job in its life.
         docker: jobs run in containers, by these settings; None: in shells on the machine.
+        seccomp_profiles: the texts of the files that its security options name.
         registry_logins: of the manager's own user.
         tls_ca: PEM text, as are `tls_cert` and `tls_key`; empty where there is nothing to say.
     """
@@ -83,6 +84,7 @@ class RunnerFacts:
     tls_cert: str = ""
     tls_key: str = field(default="", repr=False)
     docker: DockerTable | None = None
+    seccomp_profiles: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     registry_logins: tuple[Login, ...] = field(default=(), repr=False)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pathlib
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
 
 from fleet import __version__
+from fleet.execution.containers.options import SECCOMP
 from fleet.execution.containers.volumes import covers_builds
-from fleet.execution.facts import RunnerFacts
+from fleet.execution.facts import CacheFacts, RunnerFacts
 from fleet.gitlab.info import architecture_name, platform_name
 from fleet.runtime.registry_logins import registry_logins
 from fleet.settings.docker import DockerTable
@@ -38,6 +40,11 @@ def facts_of_runner(runner: Runner, beside: Mapping[str, str], system_id: str) -
         login=settings.executor == "shell",
         builds_dir=builds,
         cache_dir=settings.cache_dir or (CACHE if docker else None),
+        cache=CacheFacts(
+            path=settings.cache.path or "",
+            shared=settings.cache.shared,
+            max_bytes=max(0, settings.cache.max_uploaded_archive_size),
+        ),
         clone_url=settings.clone_url,
         environment=settings.environment,
         feature_flags=settings.feature_flags,
@@ -56,11 +63,22 @@ def facts_of_runner(runner: Runner, beside: Mapping[str, str], system_id: str) -
         artifact_header_timeout_s=settings.artifact.response_header_timeout.total_seconds(),
         use_common_build_dir=_meets_nobody(docker, builds) if docker else settings.instance.use_common_build_dir,
         docker=docker,
+        seccomp_profiles=_profiles(docker) if docker else {},
         registry_logins=registry_logins() if docker else (),
         tls_ca=beside.get("ca", ""),
         tls_cert=beside.get("cert", ""),
         tls_key=beside.get("key", ""),
     )
+
+
+def _profiles(docker: DockerTable) -> dict[str, str]:
+    """The seccomp profiles that lie on this host; what is no file is for the engine to understand."""
+    found = {}
+    for option in (*docker.security_opt, *docker.services_security_opt):
+        path = pathlib.Path(option.removeprefix(SECCOMP))
+        if option.startswith(SECCOMP) and path.is_absolute() and path.is_file():
+            found[str(path)] = path.read_text(encoding="utf-8")
+    return found
 
 
 def _meets_nobody(docker: DockerTable, builds: str | None) -> bool:

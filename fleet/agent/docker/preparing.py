@@ -10,6 +10,7 @@ import os
 import subprocess
 
 from .. import system
+from ..home import write
 from .confine import Confinement, Place, die_with_parent
 from .engine import Engine, Failed, forget_credentials
 from .pulling import Puller
@@ -26,7 +27,7 @@ class Preparation:
     """The containers of one job."""
 
     def __init__(self, section: dict, engine: Engine, folder: str, say) -> None:
-        self._section = section
+        self._section = with_profiles(section, folder)
         self._engine = engine
         self._folder = folder
         self._say = say
@@ -136,6 +137,26 @@ class Preparation:
         words = ["run", "--rm", "--pull", "never", *labels_of(self._engine, {}), "--network"]
         words += ["container:" + service.container, "--entrypoint", "sh", image, "-c"]
         return self._engine.ask(*words, "nc -z -w 2 127.0.0.1 %d" % port, within_s=PROBE_S + 10).is_good
+
+
+def with_profiles(section: dict, folder: str) -> dict:
+    """The section with the places of the profile files that its options name; the files are made."""
+    names = {}
+    for number, text in enumerate(section.get("profiles") or []):
+        path = os.path.join(folder, "profile-%d.json" % number)
+        write(path, text.encode())
+        names["{profile:%d}" % number] = path
+
+    def filled(spec: dict) -> dict:
+        words = spec.get("options") or []
+        for mark, path in names.items():
+            words = [word.replace(mark, path) for word in words]
+        return {**spec, "options": words}
+
+    if not names:
+        return section
+    services = [filled(spec) for spec in section.get("services") or []]
+    return {**section, "image": filled(section["image"]), "services": services}
 
 
 def labels_of(engine: Engine | None, labels: dict) -> list:

@@ -12,7 +12,26 @@ from fleet.execution.containers.patterns import matches
 from fleet.settings.docker import DockerTable
 
 BRIDGES = frozenset(("bridge", "default"))
+SECCOMP = "seccomp="
 SPECIAL_NETWORKS = frozenset(("host", "none"))
+
+
+def with_profiles(docker: DockerTable, profiles: Mapping[str, str]) -> tuple[DockerTable, list[str]]:
+    """The settings with `{profile:N}` for each seccomp file that was read on this host, and the texts of these."""
+    texts: list[str] = []
+
+    def marked(option: str) -> str:
+        path = option.removeprefix(SECCOMP)
+        if path == option or path not in profiles:
+            return option
+        texts.append(profiles[path])
+        return f"{SECCOMP}{{profile:{len(texts) - 1}}}"
+
+    changes = {
+        "security_opt": tuple(marked(each) for each in docker.security_opt),
+        "services_security_opt": tuple(marked(each) for each in docker.services_security_opt),
+    }
+    return (docker.model_copy(update=changes), texts) if profiles else (docker, texts)
 
 
 def build_options(docker: DockerTable, *, user: str, privileged: bool) -> list[str]:

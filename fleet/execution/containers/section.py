@@ -66,8 +66,8 @@ class _About:
 
 def section_of(given: SectionInputs) -> Section:
     """Everything; raises `JobRefused` for what the runner does not allow."""
-    docker = given.runner.docker
-    assert docker is not None
+    assert given.runner.docker is not None
+    docker, profiles = options.with_profiles(given.runner.docker, given.runner.seccomp_profiles)
     names = names_of(given.payload, given.runner, given.lease)
     warnings: list[str] = []
     logins = _logins(given, warnings)
@@ -104,6 +104,7 @@ def section_of(given: SectionInputs) -> Section:
         "image": _image(given, about, made.links, warnings),
         "helper": _helper(given, about),
         "services": made.services,
+        "profiles": profiles,
         "wait_for_services_s": docker.wait_for_services_timeout,
         "service_logs": wants_logs and not given.runner.debug_trace_disabled,
         "attempts": attempts(given.variables.get("EXECUTOR_JOB_SECTION_ATTEMPTS")),

@@ -9,6 +9,7 @@ import pytest
 from fleet.agent import stages
 from fleet.agent.docker.engine import variables_as_options, write_credentials
 from fleet.agent.docker.explaining import explain
+from fleet.agent.docker.preparing import with_profiles
 from fleet.agent.docker.pulling import advice, classify
 from fleet.agent.docker.quoting import quote
 from fleet.agent.docker.section import problem_with
@@ -112,3 +113,11 @@ def test_a_broken_section_is_refused_before_anything_is_promised() -> None:
     ):
         assert problem_with({**good, **change})
     assert problem_with([])
+
+
+def test_the_files_that_options_name_are_made_for_the_job(tmp_path) -> None:
+    spec = {"options": ["--security-opt", "seccomp={profile:0}"]}
+    made = with_profiles({"profiles": ["{}"], "image": spec, "services": [spec]}, str(tmp_path))
+    assert made["image"]["options"] == ["--security-opt", f"seccomp={tmp_path}/profile-0.json"]
+    assert made["services"] == [made["image"]]
+    assert (tmp_path / "profile-0.json").read_text() == "{}"

@@ -220,7 +220,8 @@ def test_rights_and_limits_become_options() -> None:
     keys: dict[str, Any] = {
         "memory": "512m", "memory_swap": "1g", "cpus": "1.5", "cap_add": ["NET_ADMIN"], "cap_drop": ["CHOWN"],
         "devices": ["/dev/kvm"], "gpus": "all", "tmpfs": {"/t": "rw"}, "sysctls": {"a.b": "1"},
-        "ulimit": {"nofile": "9"}, "dns": ["1.1.1.1"], "extra_hosts": ["h:1.2.3.4"], "hostname": "me", "shm_size": 1000, "log_options": {"k": "v"},
+        "ulimit": {"nofile": "9"}, "dns": ["1.1.1.1"], "extra_hosts": ["h:1.2.3.4"], "hostname": "me",
+        "shm_size": 1000, "log_options": {"k": "v"},
         "security_opt": ["no-new-privileges"], "oom_score_adjust": 5, "runtime": "runsc", "pid_mode": "host",
     }  # fmt: skip
     spec = section(**keys)["image"]
@@ -311,3 +312,11 @@ def test_git_of_the_machine_is_not_needed_in_containers() -> None:
     [stage] = [each for each in result.job_file["stages"] if each["kind"] == "get_sources"]
     assert "git is not installed" not in stage["script"]
     assert result.job_file["containers"]["helper"]["image"].endswith(":arm64-latest")
+
+
+def test_a_seccomp_file_of_this_host_goes_along_and_other_options_stay() -> None:
+    table = DockerTable(security_opt=("seccomp=/etc/p.json", "seccomp=unconfined", "apparmor=x"))
+    facts: dict[str, Any] = {"docker": table, "seccomp_profiles": {"/etc/p.json": "{}"}}
+    found = render_with(payload_of(image={"name": "a"}), **facts).job_file["containers"]
+    assert option(found["image"], "--security-opt") == ["seccomp={profile:0}", "seccomp=unconfined", "apparmor=x"]
+    assert found["profiles"] == ["{}"]
