@@ -25,7 +25,7 @@ class InstanceView:
         settings_version: of the pool when it was asked for.
         unhealthy: why it must not get another job; None when it may.
         drain_reason: why it drains; None unless it does.
-        no_room: why it gets no further job for now, though nothing is wrong with it; None when there is room on its disks.
+        no_room: why it gets no further job for now, though nothing is wrong with it; None when its disks have room.
     """
 
     instance_id: InstanceId

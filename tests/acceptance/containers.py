@@ -23,6 +23,4 @@ def docker_keys(engine: Engine, keys: str = "", pull: str = '"if-not-present"', 
 def manager_of(make_manager: Any, engine: Engine, keys: str = "", **more: Any) -> Any:
     """A manager with executor docker-autoscaler on local machines."""
     pull, tables = more.pop("pull", '"if-not-present"'), more.pop("tables", "")
-    return make_manager(
-        executor="docker-autoscaler", runner_keys=docker_keys(engine, keys, pull, tables), **more
-    )
+    return make_manager(executor="docker-autoscaler", runner_keys=docker_keys(engine, keys, pull, tables), **more)

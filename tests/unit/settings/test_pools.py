@@ -77,7 +77,7 @@ def test_a_second_runner_shares_a_pool_by_naming_it_even_before_its_definition(l
 
 
 def test_a_pool_lives_while_one_of_its_runners_does(load_text):
-    broken = runner(1, POOL).replace('executor', 'shell = "fish"\n  executor')
+    broken = runner(1, POOL).replace("executor", 'shell = "fish"\n  executor')
     settings = load_text(broken + runner(2, SHARED)).settings
     assert [each.name for each in settings.pools] == ["linux"]
     assert [each.pool for each in settings.stopped] == ["linux"]
