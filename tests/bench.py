@@ -31,7 +31,7 @@ from fleet.model.lifecycle import InstanceState
 from fleet.model.policy import Policy, PoolLimits
 from fleet.model.snapshot import InstanceView, PoolSnapshot, WaitingJob
 from fleet.planning.planner import plan
-from tests import bench_artifacts
+from tests import bench_artifacts, bench_containers
 from tests.acceptance.manager import Manager, wait_until
 
 ROUNDS = 5
@@ -58,6 +58,7 @@ AIMS = {
     "plan() growth 1k to 100k": None,
     "followed again after kill -9, p99 s": 5,
     **bench_artifacts.AIMS,
+    **bench_containers.AIMS,
 }
 PRINTER = (
     "import os,sys,time\n"
@@ -324,6 +325,7 @@ def measures(rounds: int) -> dict[str, Callable[[], dict[str, float]]]:
         "plan": lambda: planning(rounds),
         "latency": lambda: latency(rounds),
         "artifacts": lambda: bench_artifacts.uploads(rounds),
+        "containers": lambda: bench_containers.overhead(rig, rounds),
         "throughput": lambda: throughput(rounds),
         "silent": lambda: silent(200, rounds),
         "loud": lambda: loud(200, machines=20, capacity=10, name="200 loud jobs", rounds=rounds),
