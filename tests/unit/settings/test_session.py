@@ -10,8 +10,8 @@ from fleet.settings.loading import loads
 
 def load(text):
     loaded = loads(
-        f'concurrent = 4\n{text}\n[[runners]]\nname = "r"\nurl = "https://gitlab.example"\nid = 1\ntoken = "t"\n'.encode()
-        + b'executor = "shell"\nuser = "ci"\n',
+        f'concurrent = 4\n{text}\n[[runners]]\nname = "r"\nurl = "https://gitlab.example"\n'.encode()
+        + b'id = 1\ntoken = "t"\nexecutor = "shell"\nuser = "ci"\n',
         "/etc/x.toml",
         {},
     )
