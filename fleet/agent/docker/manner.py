@@ -347,7 +347,9 @@ class ContainerManner(ShellManner):
             self._watch.close()
 
         def run() -> int:
-            is_done = bool(self._made) and remove_known(self._engine, self._section)
+            is_done = bool(self._made) and remove_known(
+                self._engine, self._section, has_helper=self._confinement is None
+            )
             problem = "" if is_done else sweep(self._engine, SWEEP_S if self._made else BETWEEN_S)
             if problem:
                 os.write(1, ("WARNING: the job's containers were not all removed: %s\n" % problem).encode())

@@ -34,16 +34,17 @@ def sweep(engine: Engine, within_s: float = WITHIN_S) -> str:
     return ""
 
 
-def remove_known(engine: Engine, section: dict) -> bool:
+def remove_known(engine: Engine, section: dict, *, has_helper: bool) -> bool:
     """At a job's own end: everything that its job file names, without a look around; False: better `sweep`."""
-    names = [each["container"] for each in (section["image"], section["helper"], *(section.get("services") or []))]
+    specs = [section["image"], *(section.get("services") or []), *([section["helper"]] if has_helper else [])]
     volumes = [volume["name"] for volume in section.get("volumes") or [] if not volume.get("keep")]
-    gone = [engine.ask("rm", "--force", "--volumes", *names)]
+    # one that is absent makes some engines remove none, so only what is all there counts as done
+    is_gone = engine.ask("rm", "--force", "--volumes", *(spec["container"] for spec in specs)).is_good
     if section.get("network"):
-        gone.append(engine.ask("network", "rm", section["network"]["name"]))
+        is_gone = engine.ask("network", "rm", section["network"]["name"]).is_good and is_gone
     if volumes:
-        gone.append(engine.ask("volume", "rm", "--force", *volumes))
-    return all(answer.is_good or answer.is_absent for answer in gone)
+        is_gone = engine.ask("volume", "rm", "--force", *volumes).is_good and is_gone
+    return is_gone
 
 
 def _pass(engine: Engine) -> tuple:
