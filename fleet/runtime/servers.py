@@ -14,6 +14,7 @@ from fleet.gitlab.tls import default_certificate_directory
 from fleet.runtime.sessions import Sessions
 from fleet.store.book import Runner
 
+TERMINAL_SHELLS = frozenset({None, "bash", "sh"})  # of a PowerShell none is built
 USER_AGENT = f"gitlab-runner {__version__} (fleet)"
 
 
@@ -65,17 +66,18 @@ class Servers:
     def info_of(self, runner: Runner) -> Info:
         """What GitLab is told of us with every request."""
         settings = runner.settings
+        has_terminals = self.sessions.where is not None and settings.shell in TERMINAL_SHELLS
         return build_info(
             version=__version__,
             executor=settings.executor,
             shell=settings.shell or "bash",
-            features=self._features(settings.executor, terminals=self.sessions.where is not None),
+            features=self._features(settings.executor, terminals=has_terminals),
             labels=settings.labels,
         )
 
-    def session_of(self, _runner: Runner) -> Mapping[str, str]:
+    def session_of(self, runner: Runner) -> Mapping[str, str]:
         """Where GitLab is told to reach a terminal of the job that a poll may bring; empty for nowhere."""
-        return self.sessions.offer()
+        return self.sessions.offer() if runner.settings.shell in TERMINAL_SHELLS else {}
 
     def close(self) -> None:
         """Close every connection."""
