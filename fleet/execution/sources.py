@@ -12,6 +12,7 @@ from fleet.execution.git_wishes import GitWishes, Strategy
 from fleet.execution.layout import Layout
 from fleet.execution.shell_text import RED, quote, say, words
 
+LOCK_TRIES = 50
 _LOCKS = ("index.lock", "shallow.lock", "HEAD.lock", "config.lock", "hooks/post-checkout")
 
 
@@ -125,9 +126,16 @@ def _opened(wishes: GitWishes, layout: Layout) -> list[str]:
 
 
 def _marked_safe(layout: Layout) -> list[str]:
+    """Jobs of several slots write the same file, on which git takes a lock and does not wait for one."""
     project = quote(layout.project)
     known = f"git config --global --get-all safe.directory | grep -Fxq -- {project}"
-    return [f"if ! {known}; then git config --global --add safe.directory {project}; fi"]
+    add = f"git config --global --add safe.directory {project}"
+    return [
+        f"if ! {known}; then",
+        f"_fleet_tries=0; until {add} 2>/dev/null; do _fleet_tries=$((_fleet_tries+1))",
+        f"if [ $_fleet_tries -ge {LOCK_TRIES} ]; then {add}; break; fi; sleep 0.2 2>/dev/null || sleep 1; done",
+        "fi",
+    ]
 
 
 def _fetched(wishes: GitWishes) -> list[str]:

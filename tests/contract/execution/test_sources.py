@@ -8,6 +8,7 @@ import pathlib
 import re
 import ssl
 import subprocess
+import threading
 
 import pytest
 import trustme
@@ -278,6 +279,18 @@ def test_a_directory_is_marked_safe_once(workplace: Workplace, server: GitServer
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert known.splitlines() == [str(workplace.project)]
+
+
+def test_a_lock_that_another_job_holds_is_waited_for(workplace: Workplace, server: GitServer) -> None:
+    source = server.host.commit("group/project", {"a": "1"})
+    lock = workplace.home / ".gitconfig.lock"
+    lock.touch()
+    release = threading.Timer(1.0, lock.unlink)
+    release.start()
+    run = workplace.job(source, safe_directory_checkout=True)
+    release.join()
+    assert run.codes["get_sources"] == 0, run.log
+    assert "group/project" in (workplace.home / ".gitconfig").read_text(encoding="utf-8")
 
 
 def test_large_files_are_pulled_where_lfs_is_installed(workplace: Workplace, server: GitServer) -> None:
