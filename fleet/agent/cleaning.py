@@ -67,9 +67,12 @@ def _remove_containers(lease: Lease, record: dict) -> None:
     if not made_in:
         return
     from .docker.engine import Engine  # noqa: PLC0415  most agents never need it
-    from .docker.sweeping import sweep  # noqa: PLC0415  as above
+    from .docker.sweeping import remove_files, sweep  # noqa: PLC0415  as above
 
-    problem = sweep(Engine(made_in.get("program") or "docker", made_in.get("host"), lease.name), CONTAINERS_WITHIN_S)
+    engine = Engine(made_in.get("program") or "docker", made_in.get("host"), lease.name)
+    problem = sweep(engine, CONTAINERS_WITHIN_S)
+    if not problem and not remove_files(engine, lease.folder, made_in.get("cleanup_paths") or []):
+        problem = "files of the job stay in a volume"
     if problem:
         message = "the containers of lease %s cannot be removed: %s" % (lease.name, problem)
         raise Refused("failed", message + ": the machine is not clean")

@@ -62,7 +62,12 @@ class Lease:
             "epoch": epoch,
             "user": job.get("user"),
             "cleanup_paths": [] if containers else job.get("cleanup_paths") or [],  # those are inside of containers
-            "containers": containers and {name: containers.get(name) for name in ("program", "host")},
+            "containers": containers
+            and {
+                "program": containers.get("program"),
+                "host": containers.get("host"),
+                "cleanup_paths": job.get("cleanup_paths") or [],
+            },
         }
         write(self.reserve, b"\0" * RESERVE_BYTES)
         write_json(os.path.join(self.folder, "lease.json"), record, durable=True)

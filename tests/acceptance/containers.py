@@ -10,17 +10,19 @@ DOCKER = """
   [runners.docker]
   host = "{host}"
   pull_policy = {pull}
-  volumes = ["/cache"]
+  volumes = {volumes}
   {keys}
 """
 
 
-def docker_keys(engine: Engine, keys: str = "", pull: str = '"if-not-present"', tables: str = "") -> str:
+def docker_keys(
+    engine: Engine, keys: str = "", pull: str = '"if-not-present"', tables: str = "", volumes: str = '["/cache"]'
+) -> str:
     """`[runners.docker]` for an entry of the file; `keys` are further lines of it, `tables` what comes after them."""
-    return DOCKER.format(host=engine.host, pull=pull, keys=keys) + tables
+    return DOCKER.format(host=engine.host, pull=pull, keys=keys, volumes=volumes) + tables
 
 
 def manager_of(make_manager: Any, engine: Engine, keys: str = "", **more: Any) -> Any:
     """A manager with executor docker-autoscaler on local machines."""
-    pull, tables = more.pop("pull", '"if-not-present"'), more.pop("tables", "")
-    return make_manager(executor="docker-autoscaler", runner_keys=docker_keys(engine, keys, pull, tables), **more)
+    tables = {name: more.pop(name) for name in ("pull", "tables", "volumes") if name in more}
+    return make_manager(executor="docker-autoscaler", runner_keys=docker_keys(engine, keys, **tables), **more)

@@ -67,17 +67,30 @@ def test_law_4_a_container_job_with_a_service_survives_kill_9_of_the_manager(git
     wait_until(lambda: not left_of(docker_engine, job), 30, "the end of the containers")
 
 
-def test_a_supervisor_that_is_killed_leaves_containers_that_clean_removes(gitlab, make_manager, docker_engine):
-    manager = manager_of(make_manager, docker_engine).start()
+def test_law_9_a_supervisor_that_is_killed_leaves_containers_and_files_that_clean_removes(
+    gitlab, make_manager, docker_engine, tmp_path
+):
+    builds = tmp_path / "builds"
+    manager = manager_of(make_manager, docker_engine, volumes=f'["/cache", "{builds}:/builds"]').start()
     web = {"name": image(docker_engine, "web"), "alias": "site"}
+    secret = {"key": "KEY_FILE", "value": "word-of-a-file", "file": True}
     job = gitlab.enqueue(
-        make_job(image=image(docker_engine, "busy"), services=[web], script=["echo begun", "sleep 600"])
+        make_job(
+            image=image(docker_engine, "busy"),
+            services=[web],
+            variables=[secret],
+            script=["echo kept > kept", "echo begun", "sleep 600"],
+        )
     )
     gitlab.wait_for_trace(job, "O begun", timeout=60)
+    assert [path.read_text() for path in builds.rglob("KEY_FILE")] == ["word-of-a-file"]
     os.kill(wait_until(lambda: supervisor_of(manager)), signal.SIGKILL)
     (view,) = gitlab.wait_for(job, timeout=60)
     assert (view.state, view.failure_reason) == ("failed", "runner_system_failure")
     wait_until(lambda: not left_of(docker_engine, job), 60, "the end of the containers")
+    open_leases = "SELECT 1 FROM leases WHERE state NOT IN ('released', 'lost')"
+    wait_until(lambda: not manager.rows(open_leases), 60, "the end of the lease")
+    assert [path.name for path in builds.rglob("*") if path.is_file()] == ["kept"]
     again = gitlab.enqueue(make_job(image=image(docker_engine, "busy"), script=["echo once more"]))
     assert gitlab.wait_for(again, timeout=60)[0].state == "success"
 

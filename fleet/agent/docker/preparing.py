@@ -85,6 +85,9 @@ class Preparation:
         image = self._puller.bring(helper)
         self.made["helper"] = CONTAINER
         self.made["helper_image"] = image["Id"]
+        passing = {volume["name"] for volume in self._section.get("volumes") or [] if not volume.get("keep")}
+        mounts = [mount for mount in self._section.get("mounts") or [] if mount.partition(":")[0] not in passing]
+        self.made["lasting"] = mounts
         create_helper(self._engine, self._section, image["Id"])
 
     def _places(self, facts: dict) -> list | None:

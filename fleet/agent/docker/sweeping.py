@@ -7,9 +7,14 @@ for.
 
 from __future__ import annotations
 
+import os
 import time
 
+from .. import jobfiles
+from ..home import read_json
+from .confine import Confinement, Place
 from .engine import Engine, Failed
+from .preparing import HOST, RESULT
 
 WITHIN_S = 240.0
 
@@ -45,6 +50,35 @@ def remove_known(engine: Engine, section: dict, *, has_helper: bool) -> bool:
     if volumes:
         is_gone = engine.ask("volume", "rm", "--force", *volumes).is_good and is_gone
     return is_gone
+
+
+def remove_files(engine: Engine, folder: str, paths: list) -> bool:
+    """After a supervisor that was killed: remove these files of the job from volumes that stay; whether that is done.
+
+    A job may have put links anywhere in its volumes, so it is done where a helper stage would run, never by a path of
+    the host.
+    """
+    made = read_json(os.path.join(folder, RESULT))
+    if not paths or "helper" not in made:
+        return True  # nothing was written yet
+    if made["helper"] != HOST:
+        mounts = [word for mount in made["lasting"] for word in ("--volume", mount)]
+        words = ("run", "--rm", "--user", "0", "--network", "none", *mounts, "--entrypoint", "rm")
+        return engine.ask(*words, made["helper_image"], "-rf", "--", *paths).is_good
+    places = [Place(path, source) for path, source in made["places"] if os.path.isdir(source)]
+    paths = [path for path in paths if any(path.startswith(place.path + "/") for place in places)]
+    if not paths:
+        return True  # they went with the job's own volumes
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1] == 0
+    code = 1
+    try:
+        Confinement(folder, places).enter()
+        jobfiles.remove_all(paths)
+        code = 0
+    finally:
+        os._exit(code)
 
 
 def _pass(engine: Engine) -> tuple:
