@@ -16,8 +16,8 @@ import time
 
 from .. import system
 from ..home import discard, read_json, write
+from . import socket
 
-DEFAULT_SOCKET = "/var/run/docker.sock"
 PASSED_ON = (
     "DOCKER_HOST",
     "DOCKER_CONTEXT",
@@ -89,6 +89,7 @@ class Engine:
         self.lease = lease
         self.is_podman = os.path.basename(program) == "podman"
         self._path = os.environ.get("PATH") or system.STANDARD_PATH
+        self.socket = socket.path_of(program, host)
 
     @property
     def found(self) -> str | None:
@@ -166,6 +167,11 @@ class Engine:
 
     def inspect(self, kind: str, name: str) -> dict | None:
         """What is known of a container, an image or a volume; None when there is no such thing."""
+        told = socket.call(self.socket, "GET", socket.KINDS[kind] % name) if self.socket else None
+        if socket.is_good(told):
+            return told[1]
+        if told is not None and told[0] == socket.ABSENT:
+            return None
         answer = self.ask(kind, "inspect", name)
         if answer.is_good:
             found = json.loads(answer.output)
@@ -187,9 +193,12 @@ class Engine:
 
     def facts(self) -> dict:
         """Version, system, architecture, and whether the engine is root's own, on this machine."""
-        told = json.loads(
-            self.must("info", "--format", "{{json .}}", what="the container engine does not answer") or "{}"
-        )
+        answer = socket.call(self.socket, "GET", "/info") if self.socket else None
+        if socket.is_good(answer):
+            told = answer[1]
+        else:
+            text = self.must("info", "--format", "{{json .}}", what="the container engine does not answer")
+            told = json.loads(text or "{}")
         if "host" in told:  # Podman's form
             host = told["host"]
             security = host.get("security") or {}

@@ -11,6 +11,7 @@ import subprocess
 
 from .. import system
 from ..home import write
+from . import socket
 from .confine import Confinement, Place, die_with_parent
 from .engine import Engine, Failed, forget_credentials
 from .pulling import Puller
@@ -66,10 +67,24 @@ class Preparation:
                 words += ["--driver", volume["driver"]]
             for name, value in (volume.get("driver_options") or {}).items():
                 words += ["--opt", "%s=%s" % (name, value)]
+            if self._made_by_socket(volume):
+                continue
             answer = self._engine.ask(*words, volume["name"])
             if not answer.is_good and "already exists" not in answer.errors:  # Podman minds, Docker does not
                 message = "volume %s cannot be created: %s" % (volume["name"], answer.complaint())
                 raise Failed("runner_system_failure", message)
+
+    def _made_by_socket(self, volume: dict) -> bool:
+        if self._engine.socket is None:
+            return False
+        words = self._labels(temporary=not volume.get("keep"), more=volume.get("labels"))
+        wanted = {
+            "Name": volume["name"],
+            "Driver": volume.get("driver") or "local",
+            "DriverOpts": volume.get("driver_options") or {},
+            "Labels": dict(word.split("=", 1) for word in words if word != "--label"),
+        }
+        return socket.is_good(socket.call(self._engine.socket, "POST", "/volumes/create", wanted))
 
     def _labels(self, *, temporary: bool, more: dict | None = None) -> list:
         return labels_of(self._engine if temporary else None, {**(self._section.get("labels") or {}), **(more or {})})

@@ -15,6 +15,7 @@ from ..home import read_json
 from .confine import Confinement, Place
 from .engine import Engine, Failed
 from .preparing import HOST, RESULT
+from .socket import remove
 
 WITHIN_S = 240.0
 
@@ -43,6 +44,12 @@ def remove_known(engine: Engine, section: dict, *, has_helper: bool) -> bool:
     """At a job's own end: everything that its job file names, without a look around; False: better `sweep`."""
     specs = [section["image"], *(section.get("services") or []), *([section["helper"]] if has_helper else [])]
     volumes = [volume["name"] for volume in section.get("volumes") or [] if not volume.get("keep")]
+    if engine.socket is not None:
+        things = [("container", spec["container"]) for spec in specs]
+        things += [("network", section["network"]["name"])] if section.get("network") else []
+        things += [("volume", name) for name in volumes]
+        done = [remove(engine.socket, kind, name) for kind, name in things]  # each is tried
+        return all(done)
     # one that is absent makes some engines remove none, so only what is all there counts as done
     is_gone = engine.ask("rm", "--force", "--volumes", *(spec["container"] for spec in specs)).is_good
     if section.get("network"):

@@ -8,11 +8,10 @@ without a service, an engine elsewhere) nothing is told.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import urllib.parse
 
-from .engine import DEFAULT_SOCKET, Engine
+from .engine import Engine
 
 SPEAK_S = 5.0
 
@@ -23,14 +22,13 @@ class Watch:
     def __init__(self, engine: Engine) -> None:
         self._socket = None
         self._ended = False
-        address = engine.host or os.environ.get("DOCKER_HOST") or "unix://" + DEFAULT_SOCKET
-        if engine.is_podman or not address.startswith("unix://"):
+        if engine.socket is None:
             return
         filters = urllib.parse.quote(json.dumps({"event": ["kill"], "label": [engine.label]}))
         talking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         talking.settimeout(SPEAK_S)
         try:
-            talking.connect(address[len("unix://") :])
+            talking.connect(engine.socket)
             talking.sendall(b"GET /events?filters=%s HTTP/1.1\r\nHost: fleet\r\n\r\n" % filters.encode())
         except OSError:
             talking.close()
