@@ -69,6 +69,8 @@ def placements(*names: str, **more: Mapping[str, Any]) -> str:
 class Clouds:
     """Stands in for the installed plugins: every pool has the provider that the test made for it."""
 
+    names: tuple[str, ...] = ("memory",)
+
     def __init__(self, by_pool: Mapping[str, Provider]) -> None:
         self.by_pool = dict(by_pool)
 
