@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import sqlite3
+import time
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ POSTGRES_CONNECT = {
     "keepalives_count": 4,
     "tcp_user_timeout": 30_000,
 }
+PRAGMA_TRIES = 100
 LIMITS = (("lock_timeout", "20s"), ("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "30s"))
 
 
@@ -91,6 +93,20 @@ def _limit_waiting(connection: Any, _record: Any) -> None:
     connection.commit()
 
 
+def _set(connection: Any, pragma: str) -> None:
+    # the switch to WAL is refused at once while another process makes it, whatever the time-out says
+    for _ in range(PRAGMA_TRIES):
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.OperationalError as exc:
+            if "locked" not in str(exc):
+                raise
+            time.sleep(0.1)
+        else:
+            return
+    connection.execute(f"PRAGMA {pragma}")
+
+
 def _sqlite(url: sa.URL) -> sa.Engine:
     if not url.database or url.database == ":memory:":
         raise StoreError("[fleet] database must be a file: what is only in memory would not survive the manager")
@@ -107,7 +123,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         # SQLAlchemy says BEGIN itself (below); sqlite3's own implicit BEGIN would be too late for savepoints
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864"):
-            connection.execute(f"PRAGMA {pragma}")
+            _set(connection, pragma)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
