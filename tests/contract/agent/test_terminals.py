@@ -255,7 +255,6 @@ def test_a_supervisor_that_died_leaves_no_terminal_behind(machine, waiting):
     shell.end()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_as_root_the_shell_is_the_job_s_user_s(machine):
     user = pwd.getpwnam("nobody")
     on = machine.connect()

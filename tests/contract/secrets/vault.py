@@ -8,16 +8,15 @@ would not understand.
 from __future__ import annotations
 
 import base64
-import http.server
 import json
 import secrets
-import ssl
-import threading
 import time
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from typing_extensions import override
+
+from tests.contract.secrets.listening import Answer, Call, Listening
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,14 +25,6 @@ class Role:
 
     jwts: set[str]
     reads: tuple[str, ...] = ("",)  # beginnings of paths
-
-
-@dataclass(slots=True, kw_only=True)
-class Call:
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: Any
 
 
 @dataclass(slots=True)
@@ -48,7 +39,7 @@ class Fault:
 
 
 @dataclass(slots=True)
-class PretendVault:
+class PretendVault(Listening):
     """The server; use it as a context."""
 
     certificate: tuple[str, str] | None = None  # files: certificate, key
@@ -64,36 +55,20 @@ class PretendVault:
     _server: Any = None
     _thread: Any = None
 
-    def __enter__(self) -> Self:
-        vault = self
-
-        class Handler(_Handler):
-            owner = vault
-
-        self._server = _QuietServer(("127.0.0.1", 0), Handler)
-        scheme = "http"
-        if self.certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*self.certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-            scheme = "https"
-        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
-
     def allow(self, jwt: str, *, mount: str = "jwt", role: str = "", reads: tuple[str, ...] = ("",)) -> None:
         """Let a token log in at a mount as a role."""
         self.roles.setdefault((mount, role), Role(jwts=set(), reads=reads)).jwts.add(jwt)
 
     # what Vault does
 
-    def answer(self, call: Call) -> tuple[int, dict[str, Any] | bytes]:
+    @override
+    def answer(self, call: Call) -> Answer:
+        call = replace(call, body=json.loads(call.body) if call.body else None)
+        self.calls.append(call)
+        status, told = self._told(call)
+        return status, {}, told if isinstance(told, bytes) else json.dumps(told).encode()
+
+    def _told(self, call: Call) -> tuple[int, dict[str, Any] | bytes]:
         """One call; a status and a JSON object."""
         for fault in self.faults:
             if fault.count > 0 and call.path.endswith(fault.path_end):
@@ -170,43 +145,3 @@ class PretendVault:
     def _breach(self, call: Call, what: str) -> dict[str, Any]:
         self.breaches.append(f"{call.method} {call.path}: {what}")
         return {"errors": [what]}
-
-
-class _QuietServer(http.server.ThreadingHTTPServer):
-    """Says nothing of clients that go away, as some of these tests want."""
-
-    daemon_threads = True
-
-    @override
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Quiet."""
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    owner: PretendVault
-    protocol_version = "HTTP/1.1"
-
-    def _serve(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        raw = self.rfile.read(length)
-        body = json.loads(raw) if raw else None
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        call = Call(method=self.command, path=self.path, headers=headers, body=body)
-        self.owner.calls.append(call)
-        status, told = self.owner.answer(call)
-        content = told if isinstance(told, bytes) else json.dumps(told).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def __getattr__(self, name: str) -> Any:
-        """Every method is served, so that a wrong one is seen."""
-        if name.startswith("do_"):
-            return self._serve
-        raise AttributeError(name)
-
-    @override
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
