@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pathlib
 import pwd
 import re
 import signal
@@ -87,10 +88,24 @@ def test_a_terminal_takes_a_new_size(waiting):
     shell.runs("stty size", "33 132")
 
 
+def is_in_front(seconds):
+    """Whether a `sleep` of so long is in the foreground of its terminal."""
+    for pid in system.all_processes():
+        try:
+            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if words[:2] == [b"sleep", seconds.encode()]:
+            return fields[2] == fields[5]  # its process group, and that of the terminal
+    return False
+
+
 def test_keys_are_signals_as_on_any_terminal(waiting):
     on, lease, _ = waiting
     shell = Shell(on, lease)
-    shell.runs('echo be"gun"; sleep 600; echo en"ded"', "begun")
+    shell.runs('echo be"gun"; sleep 612; echo en"ded"', "begun")
+    eventually(lambda: is_in_front("612"), "sleep has the terminal: before that the shell itself hears the key")
     shell.type("\x03")
     shell.runs('echo "after-$?"', r"after-130|after-1")
     assert "ended\r" not in shell.output()
