@@ -13,8 +13,7 @@ from typing import Any
 import structlog
 
 from fleet.execution import ending, signing
-from fleet.execution.desk import Desk
-from fleet.execution.facts import LeaseFacts
+from fleet.execution.desk import Desk, lease_facts
 from fleet.execution.follows import Follow
 from fleet.execution.jobfile import render
 from fleet.execution.refused import JobRefused
@@ -58,12 +57,7 @@ def _urls(desk: Desk, job: Job, lease: Lease, *, packed: bytes, channel: AgentCh
             payload=JobPayload.parse(raw),
             runner=facts,
             machine=desk.machine_facts(channel, lease.instance, facts.user),
-            lease=LeaseFacts(
-                lease_id=lease.lease_id,
-                concurrent_id=lease.concurrent_id,
-                project_concurrent_id=lease.project_concurrent_id,
-                disposable=pool.limits.max_use_count == 1 and pool.limits.capacity_per_instance == 1,
-            ),
+            lease=lease_facts(lease, pool, beside),
         )
     except JobRefused as exc:
         return {"for": what, "error": exc.message}

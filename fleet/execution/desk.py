@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from fleet.execution.facts import MachineFacts, RunnerFacts
+from fleet.execution.facts import LeaseFacts, MachineFacts, RunnerFacts
 from fleet.execution.signing import NoCacheStore
 from fleet.machine.channel import AgentChannel
 from fleet.machine.channels import Channels
 from fleet.machine.reach import open_channel
 from fleet.model.ids import InstanceId, ManagerId
 from fleet.model.instance import Instance
-from fleet.model.job import Job, Outcome
+from fleet.model.job import Job, Lease, Outcome
 from fleet.sdk import CacheStore, FleetError, SecretDenied, SecretRequest, SecretValue
 from fleet.store import instances
 from fleet.store.book import Book, Pool, Runner
@@ -123,3 +123,14 @@ class Desk:
             shells=tuple(hello.get("shells") or ()),
             arch=str(hello.get("arch") or ""),
         )
+
+
+def lease_facts(lease: Lease, pool: Pool, beside: Mapping[str, str]) -> LeaseFacts:
+    """What rendering must know of a lease; `beside` is what is kept with the job's payload."""
+    return LeaseFacts(
+        lease_id=lease.lease_id,
+        concurrent_id=lease.concurrent_id,
+        project_concurrent_id=lease.project_concurrent_id,
+        disposable=pool.limits.max_use_count == 1 and pool.limits.capacity_per_instance == 1,
+        correlation_id=beside.get("request_id", ""),
+    )

@@ -16,14 +16,13 @@ import json
 import os
 import pwd
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypedDict
 
 import structlog
 
 from fleet.execution import ending, secrets, trace_lines
-from fleet.execution.desk import Desk, UnknownMachine
+from fleet.execution.desk import Desk, UnknownMachine, lease_facts
 from fleet.execution.facts import LeaseFacts, MachineFacts, RunnerFacts
 from fleet.execution.follows import Follow, Follows
 from fleet.execution.jobfile import Rendered, charge_prologue, render, variables_of
@@ -76,7 +75,7 @@ def start(desk: Desk, follows: Follows, work: Work) -> None:
         if job.prologue is not None and payload.secrets and _runs_there(desk, follows, job, lease):
             return
         machine = desk.machine_facts(channel, lease.instance, facts.user)
-        about = _About(payload=payload, runner=facts, machine=machine, lease=_lease_facts(lease, pool, beside))
+        about = _About(payload=payload, runner=facts, machine=machine, lease=lease_facts(lease, pool, beside))
         resolved, rendered = _rendered(desk, about)
     except JobRefused as exc:
         ending.end_unstarted(desk, job, _outcome_of(exc), heading=exc.heading)
@@ -171,16 +170,6 @@ def _freeze(desk: Desk, job: Job, prologue: bytes) -> bool:
         return jobs.update_job(tx, job.key, job.epoch, prologue=prologue)
 
     return desk.store.write(write)
-
-
-def _lease_facts(lease: Lease, pool: Pool, beside: Mapping[str, str]) -> LeaseFacts:
-    return LeaseFacts(
-        lease_id=lease.lease_id,
-        concurrent_id=lease.concurrent_id,
-        project_concurrent_id=lease.project_concurrent_id,
-        disposable=pool.limits.max_use_count == 1 and pool.limits.capacity_per_instance == 1,
-        correlation_id=beside.get("request_id", ""),
-    )
 
 
 def _outcome_of(refusal: JobRefused) -> Outcome:

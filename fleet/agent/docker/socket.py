@@ -12,6 +12,8 @@ import json
 import os
 import socket as sockets
 
+from ..home import read_json
+
 DEFAULT_SOCKET = "/var/run/docker.sock"
 WITHIN_S = 60.0
 KINDS = {"container": "/containers/%s/json", "image": "/images/%s/json", "volume": "/volumes/%s"}
@@ -34,18 +36,17 @@ class _Connection(http.client.HTTPConnection):
 
 
 def path_of(program: str, host: str | None) -> str | None:
-    """Where the socket of the engine that the program would ask is; None where there is none for sure."""
+    """Where the socket of the engine that the program would ask is; None where that is not plain."""
     if os.path.basename(program) != "docker":
         return None
-    if host is None and ("DOCKER_HOST" in os.environ or "DOCKER_CONTEXT" in os.environ):
-        host = os.environ.get("DOCKER_HOST")
-        if host is None:
+    address = host
+    if not address:
+        config = read_json(os.path.expanduser("~/.docker/config.json"))
+        if os.environ.get("DOCKER_CONTEXT") or config.get("currentContext", "default") != "default":
             return None
-    if host is None and os.path.exists(os.path.expanduser("~/.docker/config.json")):
-        return None  # it may name another engine
-    address = host or "unix://" + DEFAULT_SOCKET
+        address = os.environ.get("DOCKER_HOST") or "unix://" + DEFAULT_SOCKET
     path = address[len("unix://") :] if address.startswith("unix://") else ""
-    return path if path and os.path.exists(path) else None
+    return path if os.path.exists(path) else None
 
 
 def call(path: str, method: str, target: str, body: dict | None = None, within_s: float = WITHIN_S) -> tuple | None:
