@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -17,22 +16,10 @@ from fleet.model.policy import PoolLimits
 from fleet.store import instances, leases, managers
 from fleet.store.book import Book, Pool
 from fleet.store.database import Store
-from tests.contract.store.world import TTL, HandClock, add_instance, add_pool, add_runner, begin, granted, opened
+from tests.contract.store.world import TTL, HandClock, add_instance, add_pool, add_runner, begin, granted
 
 NAME = PoolName("linux")
 NOWHERE = '{"pipe_home": "/dev/null/nowhere"}'  # no agent can be started there
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def store(sqlite_url: str, clock: HandClock) -> Iterator[Store]:
-    store = opened(sqlite_url, clock=clock)
-    yield store
-    store.close()
 
 
 class World:

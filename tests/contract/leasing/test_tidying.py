@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,22 +17,10 @@ from fleet.store import instances, leases, managers
 from fleet.store.book import Book, Pool
 from fleet.store.database import Store
 from fleet.store.tables import journal
-from tests.contract.store.world import HandClock, add_instance, add_pool, add_runner, begin, granted, opened
+from tests.contract.store.world import HandClock, add_instance, add_pool, add_runner, begin, granted
 
 NAME = PoolName("linux")
 GIB = 1 << 30
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def store(sqlite_url: str, clock: HandClock) -> Iterator[Store]:
-    store = opened(sqlite_url, clock=clock)
-    yield store
-    store.close()
 
 
 class CrampedMachine:
