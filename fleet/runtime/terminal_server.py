@@ -52,6 +52,7 @@ ROWS, COLS = 24, 80
 CERTIFICATE_FILE = "session.pem"
 NORMAL, GOING_AWAY, INTERNAL = 1000, 1001, 1011
 CLOSE_S = 2.0
+OPEN_S = 30.0
 
 
 class TerminalServer:
@@ -116,6 +117,7 @@ class TerminalServer:
             select_subprotocol=_chosen,
             process_request=self._admit,
             compression=None,
+            open_timeout=OPEN_S,
             server_header=None,
             ping_interval=20,
             ping_timeout=40,

@@ -49,7 +49,7 @@ class Relay:
     """Passes bytes between whoever connects to it and one port of this host; the test may cut it."""
 
     def __init__(self, port: int) -> None:
-        self._to = port
+        self.leads_to = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -86,7 +86,7 @@ class Relay:
         try:
             if self.is_cut:
                 raise ConnectionRefusedError
-            far = socket.create_connection(("127.0.0.1", self._to), 5)
+            far = socket.create_connection(("127.0.0.1", self.leads_to), 5)
             far.settimeout(None)
         except OSError:
             _reset(near)
@@ -154,6 +154,17 @@ class GivenHost:
     def boot(self) -> None:
         """Switch it on; on return its SSH server listens."""
         self.boot_id = secrets.token_hex(8)
+        self._start_server()
+        for _ in range(4):
+            wait_until(lambda: self._has_died() or self._listens(), 20, "the SSH server")
+            if not self._has_died():
+                return
+            self.sshd_port = free_port()  # somebody has taken the one from before
+            self.relay.leads_to = self.sshd_port
+            self._start_server()
+        raise AssertionError(self.log())
+
+    def _start_server(self) -> None:
         given = {"HOME": str(self.home), "FLEET_BOOT_ID": self.boot_id, MARK: self.name, "FLEET_NO_SUDO": "1"}
         values = " ".join(f'"{key}={value}"' for key, value in (given | self.environment).items())
         config = self.folder / "sshd_config"
@@ -179,7 +190,6 @@ class GivenHost:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until(self._listens, 20, "the SSH server")
 
     def lines(self) -> tuple[str, ...]:
         """What its sshd_config says of files."""
@@ -223,8 +233,14 @@ class GivenHost:
         assert self.process is not None
         return [each.pid for each in processes() if each.parent == self.process.pid]
 
-    def _listens(self) -> bool:
+    def _has_died(self) -> bool:
         assert self.process is not None
-        assert self.process.poll() is None, self.log()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.sshd_port)) == 0
+        return self.process.poll() is not None
+
+    def _listens(self) -> bool:
+        """Whether an SSH server answers there, and not whoever got the port meanwhile."""
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.settimeout(5)
+            probe.connect(("127.0.0.1", self.sshd_port))
+            return probe.recv(4) == b"SSH-"
+        return False

@@ -40,6 +40,9 @@ command -v bash >/dev/null 2>&1 && exec bash -i
 exec sh -i"""
 ATTEMPTS, PAUSE_S = 3, 3.0
 LOOK_S = 0.5
+SIGNALED = 128  # exit codes from here on are of a shell that a signal has ended
+STOPPING_S = 3.0
+SOON_S = 0.05
 BETWEEN_S = 1.0
 SWEEP_S = 20.0  # then `clean` goes on with it
 BEING_REMOVED_S = 1.0
@@ -309,20 +312,34 @@ class ContainerManner(ShellManner):
     def _stay(self, container: str, command: list) -> None:
         """In a child on the terminal: a shell in the container, and another when a later stage has started it again."""
         while True:
+            began_at = self._started_at(container)
             pid = os.posix_spawn(command[0], command, self._engine.environment())
             code = exit_code(os.waitpid(pid, 0)[1])
-            if self._runs(container):
+            if self._still_runs(container, began_at, within_s=STOPPING_S if code >= SIGNALED else 0.0):
                 os._exit(code)
             os.write(1, b"\r\nThe step is over. A new shell follows when the container runs again; Ctrl-C leaves.\r\n")
-            while not self._runs(container):
+            while self._started_at(container) is None:
                 time.sleep(LOOK_S)
 
-    def _runs(self, container: str) -> bool:
+    def _still_runs(self, container: str, began_at: str | None, within_s: float) -> bool:
+        """Whether the container has not been stopped since, be it that it was started again.
+
+        A shell that its end has killed may be heard of before the engine says that it has ended.
+        """
+        until = time.monotonic() + within_s
+        while began_at is not None and self._started_at(container) == began_at:
+            if time.monotonic() >= until:
+                return True
+            time.sleep(SOON_S)
+        return False
+
+    def _started_at(self, container: str) -> str | None:
+        """When the container that runs now was started; None while it does not run."""
         try:
             known = self._engine.inspect("container", container)
         except Failed:
-            return False
-        return known is not None and bool(known["State"].get("Running"))
+            return None
+        return known["State"]["StartedAt"] if known is not None and known["State"].get("Running") else None
 
     def keep(self, seconds: float) -> None:
         """The scripts are over, and a terminal is open: its container is to run for so long."""
