@@ -209,10 +209,11 @@ def delays(r: Rig, job: int) -> list[float]:
 
 def silent(count: int, rounds: int) -> dict[str, float]:
     """Jobs that say nothing, and what memory they take."""
-    with rig(machines=20, capacity=count // 20, idle=count, concurrent=count) as r:
-        wait_until(lambda: r.manager.events("manager_started"), 60, "the start")
+    with rig(machines=20, capacity=count // 20, idle=0, concurrent=count) as r:
+        r.ready(0)
         time.sleep(2)
         bare = r.rss_mb()
+    with rig(machines=20, capacity=count // 20, idle=count, concurrent=count) as r:
         r.ready(20)
         time.sleep(5)
         base = r.rss_mb()
